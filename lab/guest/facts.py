@@ -1,0 +1,55 @@
+"""What the lab tells the code that runs inside the build root.
+
+The lab writes one JSON file and names it in the environment variable LAB_FACTS. It says where the kernels, our modules and the
+static test programs are, and whether guests run on KVM or TCG. All its paths are valid inside the build root.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One guest kernel: its boot image, its release string and the folder with its modules (`.ko`, `.ko.xz`)."""
+
+    name: str
+    image: Path
+    release: str
+    modules_dir: Path
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The lab's facts: `out` maps a kernel's name to the folder with our modules for it."""
+
+    kernels: dict[str, Kernel]
+    out: dict[str, Path]
+    programs: Path
+    accel: str
+
+
+@cache
+def facts() -> Facts:
+    """Reads the file that LAB_FACTS names.
+
+    Raises RuntimeError when the variable is not set, that is, outside the lab.
+    """
+    path = os.environ.get("LAB_FACTS")
+    if not path:
+        raise RuntimeError("LAB_FACTS is not set: start this through the lab (`make test`, `make demo`, `python3 -m lab …`)")
+    raw = json.loads(Path(path).read_text())
+    kernels = {
+        name: Kernel(name, Path(entry["image"]), entry["release"], Path(entry["modules_dir"]))
+        for name, entry in raw["kernels"].items()
+    }
+    return Facts(
+        kernels=kernels,
+        out={name: Path(path) for name, path in raw.get("out", {}).items()},
+        programs=Path(raw.get("programs", "/nonexistent")),
+        accel=raw.get("accel", "tcg"),
+    )

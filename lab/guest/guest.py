@@ -1,0 +1,417 @@
+"""A guest: a small Linux in QEMU that tests talk to by shell scripts and QMP, and that can sleep and wake up."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from . import initramfs, trace
+from .agent import Answer, Ready
+from .console import PANIC, Console
+from .errors import GuestError, GuestTimeout, KernelFault, QemuDied, ScriptFailed
+from .facts import facts
+from .logs import log_dir
+from .qemu import KERNEL_OPTIONS, SWAP_DEVICE, Machine, Qemu
+
+PAGE = 4096
+PAGES_PER_MIB = (1 << 20) // PAGE
+BALLOON = "virtio-balloon-pci,ioeventfd=off"
+Driver = Literal["rust", "c"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a script in the guest printed, stdout and stderr together, and its exit status."""
+
+    out: str
+    status: int
+
+
+class Guest:
+    """One guest over all its QEMU processes: it has more than one when it hibernates and resumes.
+
+    Use it as a context manager, or call `start()` and `stop()`. It must be started, and resumed, by a thread that outlives it.
+    Everything it prints is kept in `logs`.
+    """
+
+    def __init__(
+        self,
+        name: str = "guest",
+        *,
+        kernel: str = "stock",
+        driver: Driver | None = "rust",
+        memory_mib: int = 1024,
+        cpus: int = 1,
+        balloon: bool | str = True,
+        root_port: bool = False,
+        swap_mib: int = 600,
+        icount: bool = False,
+        modules: Iterable[str] = (),
+        rust: Iterable[str] = (),
+        files: Mapping[str, bytes | Path] = {},
+        kernel_options: Sequence[str] = (),
+        qemu_options: Sequence[str] = (),
+        allow: Iterable[str] = (),
+        logs: Path | None = None,
+    ) -> None:
+        """Describes the guest; nothing runs yet.
+
+        kernel          name of a kernel in the lab's facts
+        driver          whose virtio_balloon.ko is loaded at the end of the boot; None: no balloon driver
+        balloon         False: no balloon device; a string: the device as `-device` takes it, without id and bus
+        root_port       the balloon sits behind a PCIe root port with native hotplug, else on the root bus
+        swap_mib        size of the swap disk; 0: none, the guest cannot hibernate
+        icount          one guest instruction takes one nanosecond of the guest's clock (TCG, one CPU)
+        modules         further modules to have in the guest; load them with `modprobe`
+        rust            further modules to take from our folder instead of the kernel's
+        files           path in the guest -> contents, or a file of the build root
+        allow           regular expressions for lines of the console that are no faults in this guest
+        """
+        self.name = name
+        self.kernel = facts().kernels[kernel]
+        self.driver = driver
+        self.memory_mib = memory_mib
+        self.allow = list(allow)
+        self.logs = logs or log_dir("adhoc", name)
+        self.logs.mkdir(parents=True, exist_ok=True)
+        self.console = Console(self.logs / "console.log")
+        self._cpus = cpus
+        self._balloon = balloon if isinstance(balloon, str) else BALLOON if balloon else None
+        self._root_port = root_port
+        self._swap_mib = swap_mib
+        self._icount = icount
+        self._files = dict(files)
+        self._kernel_options = list(kernel_options)
+        self._qemu_options = list(qemu_options)
+        ours = {"virtio_balloon"} if driver == "rust" else set()
+        self._source = initramfs.ModuleSource(self.kernel, facts().out[kernel], frozenset(ours | set(rust)))
+        base = [] if initramfs.is_builtin(self.kernel, "virtio_pci") else ["virtio_pci"]
+        self._early = base + (["nvme"] if swap_mib else [])
+        self._late = ["virtio_balloon"] if driver else []
+        self._modules = [*self._early, *self._late, *modules]
+        self._dir: Path | None = None
+        self._qemu: Qemu | None = None
+        self._processes = 0
+        self._requests = 0
+        self._pending: tuple[int, str] | None = None
+
+    # Life
+
+    def start(self, target_mib: int | None = None, timeout: float = 120) -> Self:
+        """Boots the guest and waits until it can run scripts.
+
+        `target_mib` is the size the host wants the balloon to have from the first moment on.
+        Raises GuestTimeout, KernelFault or QemuDied.
+        """
+        if self._dir is None:
+            self._dir = Path(tempfile.mkdtemp(prefix="lab-guest-"))
+            if self._swap_mib:
+                disk = self._dir / "swap.img"
+                with disk.open("wb") as file:
+                    file.truncate(self._swap_mib << 20)
+                subprocess.run(["mkswap", "-q", disk], check=True)
+        self._launch(None, target_mib)
+        self._wait(lambda message: isinstance(message, Ready), timeout, "did not boot")
+        return self
+
+    def stop(self) -> None:
+        """Ends the guest at once and removes its disk. Does nothing when it is not running."""
+        if self._qemu:
+            self._qemu.close()
+            self._qemu = None
+        if self._dir:
+            shutil.rmtree(self._dir)
+            self._dir = None
+
+    def finish(self) -> None:
+        """Stops the guest and raises KernelFault when its kernel had complained about anything."""
+        try:
+            if self._qemu and self._qemu.process.poll() is None:
+                time.sleep(0.05)  # Let the last lines reach the log.
+            self.check()
+        finally:
+            self.stop()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        if error is None:
+            self.finish()
+        else:
+            self.stop()
+
+    @property
+    def running(self) -> bool:
+        """Whether there is a QEMU process."""
+        return self._qemu is not None and self._qemu.process.poll() is None
+
+    def check(self) -> None:
+        """Raises KernelFault when the console shows a fault that is not allowed and was not raised before."""
+        faults = self.console.new_faults(self.allow)
+        if faults:
+            raise KernelFault(self._describe("kernel fault: " + faults[0].strip()))
+
+    # Scripts
+
+    def run(self, script: str, timeout: float = 60, check: bool = True) -> Result:
+        """Runs a shell script in the guest and returns what it printed.
+
+        Raises ScriptFailed when `check` is set and the status is not 0, GuestTimeout, KernelFault or QemuDied.
+        """
+        self._send(script)
+        result = self._answer(timeout)
+        if check and result.status:
+            raise ScriptFailed(self._describe(f"script ended with status {result.status}", script, result.out))
+        return result
+
+    def read(self, path: str) -> str:
+        """The contents of a file in the guest, without white space around it."""
+        return self.run(f"cat {path}").out.strip()
+
+    def write(self, path: str, value: object) -> Result:
+        """Writes a line to a file in the guest; does not raise when the write fails."""
+        return self.run(f"echo '{value}' >{path}", check=False)
+
+    def dmesg(self) -> list[str]:
+        """The kernel's log."""
+        return self.run("dmesg").out.splitlines()
+
+    def meminfo(self) -> dict[str, int]:
+        """/proc/meminfo; sizes in KiB."""
+        lines = self.run("cat /proc/meminfo").out.splitlines()
+        return {name: int(value.split()[0]) for name, value in (line.split(":") for line in lines)}
+
+    def vmstat(self) -> dict[str, int]:
+        """/proc/vmstat."""
+        return {name: int(value) for name, value in (line.split() for line in self.run("cat /proc/vmstat").out.splitlines())}
+
+    def balloon_debugfs(self) -> dict[str, int | str]:
+        """The Rust driver's state from debugfs; numbers as int."""
+        lines = self.run("cat /sys/kernel/debug/virtio_balloon/*/state").out.splitlines()
+        pairs = (line.split(":", 1) for line in lines if ":" in line)
+        return {key.strip(): int(value) if value.strip().lstrip("-").isdigit() else value.strip() for key, value in pairs}
+
+    # The host's side
+
+    def qmp(self, command: str, **arguments: Any) -> Any:
+        """Runs a QMP command; raises qemu.qmp.ExecuteError when QEMU refuses it."""
+        return self.qemu.monitor.execute(command, **arguments)
+
+    @property
+    def qemu(self) -> Qemu:
+        """The present QEMU process. Raises GuestError when there is none."""
+        if self._qemu is None:
+            raise GuestError(self._describe("the guest is not running"))
+        return self._qemu
+
+    def set_target(self, mib: float) -> None:
+        """Asks for a balloon of this size."""
+        self.qmp("balloon", value=(self.memory_mib << 20) - int(mib * PAGES_PER_MIB) * PAGE)
+
+    def actual(self) -> int:
+        """The size of the balloon as the driver told the host, in pages of 4 KiB."""
+        return ((self.memory_mib << 20) - self.qmp("query-balloon")["actual"]) // PAGE
+
+    def wait_actual(self, pages: int, timeout: float = 60) -> None:
+        """Waits until `actual` is `pages`. Raises GuestTimeout."""
+        self.wait_for(lambda: self.actual() == pages, timeout, lambda: f"actual is {self.actual()} pages instead of {pages}")
+
+    def inflate(self, mib: float, timeout: float = 60) -> None:
+        """Sets the target and waits until the balloon has reached it."""
+        self.set_target(mib)
+        self.wait_actual(int(mib * PAGES_PER_MIB), timeout)
+
+    def wait_for(self, condition: Callable[[], bool], timeout: float = 60, what: Callable[[], str] | str = "condition not met") -> None:
+        """Polls `condition` until it holds. Raises GuestTimeout with `what`, KernelFault when the kernel complains meanwhile."""
+        end = time.monotonic() + timeout
+        while not condition():
+            self.check()
+            if time.monotonic() > end:
+                text = what if isinstance(what, str) else what()
+                raise GuestTimeout(self._describe(f"{text} after {timeout} s"))
+            time.sleep(0.05)
+
+    def mark(self) -> trace.Mark:
+        """Remembers this moment for `traffic()`."""
+        path = self._trace_path(self._processes - 1)
+        actual = self.actual() if self.running else 0
+        return trace.Mark(self._processes - 1, path.stat().st_size, time.time(), actual)
+
+    def traffic(self, since: trace.Mark | None = None, until: trace.Mark | None = None) -> trace.Traffic:
+        """What the host saw of the balloon between two moments: since the first boot, until now, when left out."""
+        since = since or trace.Mark(0, 0, 0.0, 0)
+        traffic = trace.Traffic(actual=[(since.time, since.actual)])
+        last = until.process if until else self._processes - 1
+        for number in range(since.process, last + 1):
+            start = since.offset if number == since.process else 0
+            end = until.offset if until and number == last else None
+            trace.read(self._trace_path(number), start, end, traffic)
+        return traffic
+
+    # Sleep
+
+    def hibernate(self, mode: str = "platform", timeout: float = 120) -> Result | None:
+        """Suspends to disk: writes `mode` to /sys/power/disk and `disk` to /sys/power/state.
+
+        Returns None when the image is saved and the guest is off (or, mode `suspend`, asleep): go on with `resume()` (`wake()`).
+        Returns the Result of the script when the guest runs on: status not 0 for a hibernation that failed; 0 in the modes
+        `reboot` and `test_resume`, whose guest has resumed by itself, and with `pm_test`.
+        """
+        self._send(f"echo {mode} >/sys/power/disk && echo disk >/sys/power/state")
+        return self._sleep(timeout)
+
+    def suspend(self, mode: str = "deep", timeout: float = 60) -> Result | None:
+        """Suspends to RAM (`deep`). Returns None when the guest sleeps (go on with `wake()`), else the Result of the script.
+
+        With mode `s2idle` the caller must arrange for the wakeup; the Result comes after it.
+        """
+        self._send(f"echo {mode} >/sys/power/mem_sleep && echo mem >/sys/power/state")
+        return self._sleep(timeout)
+
+    def wake(self, timeout: float = 60) -> Result:
+        """Wakes a guest that is suspended to RAM and returns the Result of the script that had put it to sleep."""
+        self.qmp("system_wakeup")
+        return self._answer(timeout)
+
+    def resume(
+        self, target_mib: float | None = None, pre_resume: str | None = None, fresh_ok: bool = False, timeout: float = 120
+    ) -> Result | None:
+        """Starts a new QEMU process on the swap disk and lets the kernel in it resume from the image.
+
+        target_mib   the size the host wants the balloon to have from the first moment on
+        pre_resume   a shell script that the booting kernel's init runs before it resumes (`modprobe virtio_balloon` …)
+        fresh_ok     the guest may boot afresh, without an error; then None is returned
+
+        Returns the Result of the script that had put the guest to sleep.
+        """
+        if self._pending is None:
+            raise GuestError(self._describe("the guest does not sleep"))
+        self._launch(pre_resume, target_mib)
+        number = self._pending[0]
+        message = self._wait(
+            lambda message: isinstance(message, Ready) or (isinstance(message, Answer) and message.number == number),
+            timeout, "did not resume",
+        )
+        self._pending = None
+        if isinstance(message, Ready):
+            if not fresh_ok:
+                raise GuestError(self._describe("the guest booted afresh instead of resuming"))
+            return None
+        return Result(message.output, message.status)
+
+    # Parts
+
+    def _launch(self, pre_resume: str | None, target_mib: float | None) -> None:
+        if self._dir is None or self.running:
+            raise GuestError(self._describe("the guest runs already, or was stopped"))
+        if self._qemu:
+            self._qemu.close()
+        files = {path: data if isinstance(data, bytes) else data.read_bytes() for path, data in self._files.items()}
+        if pre_resume is not None:
+            files["/lab/pre-resume"] = pre_resume.encode()
+        initrd = self._dir / "initrd.cpio"
+        initrd.write_bytes(initramfs.build(self._source, self._modules, files))
+        options = [*KERNEL_OPTIONS, *self._kernel_options]
+        options += [f"lab.load={','.join(self._early)}", f"lab.late={','.join(self._late)}"]
+        options += [f"lab.swap={SWAP_DEVICE}"] if self._swap_mib else []
+        machine = Machine(
+            accel=facts().accel, icount=self._icount, memory_mib=self.memory_mib, cpus=self._cpus, kernel=self.kernel.image,
+            initrd=initrd, append=" ".join(options), swap_disk=self._dir / "swap.img" if self._swap_mib else None,
+            balloon=self._balloon, root_port=self._root_port, extra=self._qemu_options,
+        )
+        try:
+            self._qemu = Qemu(machine, self.logs, self._processes)
+        except ChildProcessError as error:
+            raise QemuDied(self._describe(str(error))) from error
+        self._processes += 1
+        if target_mib is not None:
+            self.set_target(target_mib)
+
+    def _trace_path(self, number: int) -> Path:
+        return self.logs / f"trace.{number}.log"
+
+    def _send(self, script: str) -> None:
+        if self._pending:
+            raise GuestError(self._describe("the guest is busy with another script", self._pending[1]))
+        self._requests += 1
+        self.qemu.agent.send(self._requests, script)
+        self._pending = (self._requests, script)
+
+    def _answer(self, timeout: float) -> Result:
+        """Waits for the answer to the script that was sent last."""
+        if self._pending is None:
+            raise GuestError(self._describe("no script was sent"))
+        number, script = self._pending
+        message = self._wait(lambda message: isinstance(message, Answer) and message.number == number, timeout, "did not answer", script)
+        self._pending = None
+        assert isinstance(message, Answer)
+        self.check()
+        return Result(message.output, message.status)
+
+    def _sleep(self, timeout: float) -> Result | None:
+        """Waits until the guest is off or asleep (None) or has answered the script that was to put it to sleep."""
+        assert self._pending
+        number, script = self._pending
+        message = self._wait(
+            lambda message: isinstance(message, Answer) and message.number == number, timeout, "did not go to sleep", script, asleep_ok=True,
+        )
+        if message is None:
+            self.check()
+            return None
+        assert isinstance(message, Answer)
+        self._pending = None
+        self.check()
+        return Result(message.output, message.status)
+
+    def _wait(
+        self, accept: Callable[[Ready | Answer], bool], timeout: float, what: str, script: str = "", asleep_ok: bool = False,
+    ) -> Ready | Answer | None:
+        """Waits for a message from the agent; with `asleep_ok` also for the guest to be off or suspended: then None."""
+        end = time.monotonic() + timeout
+        while True:
+            try:
+                message = self.qemu.agent.receive(0.1)
+            except EOFError:
+                status = self.qemu.process.wait(30)
+                if asleep_ok and status == 0:
+                    return None
+                raise QemuDied(self._describe(f"QEMU ended with status {status}: {self.qemu.errors()}", script)) from None
+            if message and accept(message):
+                return message
+            if asleep_ok and message is None and self._suspended():
+                return None
+            if time.monotonic() > end:
+                self._give_up(what, timeout, script)
+            if message is None and PANIC.search(self.console.tail(40)):
+                self.check()
+
+    def _suspended(self) -> bool:
+        try:
+            return self.qemu.monitor.execute("query-status")["status"] == "suspended"
+        except Exception:
+            if self.qemu.process.poll() is None:
+                raise
+            return False  # It has just powered off.
+
+    def _give_up(self, what: str, timeout: float, script: str) -> None:
+        self.check()
+        self.qemu.show_blocked_tasks()
+        raise GuestTimeout(self._describe(f"{what} within {timeout} s", script))
+
+    def _describe(self, problem: str, script: str = "", output: str = "") -> str:
+        parts = [f"guest {self.name} ({self.kernel.name}, driver {self.driver}): {problem}"]
+        if script:
+            parts.append("--- script\n" + script.strip())
+        if output:
+            parts.append("--- output\n" + output.strip())
+        parts.append("--- end of the console\n" + self.console.tail())
+        parts.append(f"--- logs\n{self.logs / 'console.log'}\n{self.logs / 'qmp.log'}")
+        return "\n".join(parts)

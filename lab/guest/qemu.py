@@ -1,0 +1,123 @@
+"""Starts QEMU processes: the machine every guest has, and the sockets to it.
+
+The sockets are pairs handed down to QEMU, so nothing in the file system or network can collide, and QEMU ends together with the
+thread that started it, however that ends.
+"""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .agent import Agent
+from .monitor import Monitor
+from .trace import EVENTS
+
+BALLOON_ID = "balloon0"
+SWAP_DEVICE = "/dev/nvme0n1"
+ROOT_PORT = "port0"
+KERNEL_OPTIONS = (
+    "console=ttyS0,115200", "loglevel=5", "no_console_suspend", "nokaslr", "tsc=reliable", "mitigations=off", "random.trust_cpu=on",
+    "audit=0", "apparmor=0", "cryptomgr.notests", "panic=0",
+)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a QEMU process is made of; sizes in MiB."""
+
+    accel: str
+    icount: bool
+    memory_mib: int
+    cpus: int
+    kernel: Path
+    initrd: Path
+    append: str
+    swap_disk: Path | None
+    balloon: str | None
+    """The balloon's device, as `-device` takes it, without id and bus."""
+    root_port: bool
+    """Put the balloon behind a PCIe root port with native hotplug."""
+    extra: Sequence[str]
+
+    def arguments(self) -> list[str]:
+        """QEMU's arguments, without sockets and logs."""
+        accel = "tcg,thread=single" if self.icount else {"tcg": "tcg,thread=multi"}.get(self.accel, self.accel)
+        arguments = [
+            "-no-user-config", "-nodefaults", "-display", "none",
+            "-machine", "q35", "-accel", accel, "-cpu", "host" if self.accel == "kvm" and not self.icount else "max,la57=off",
+            "-m", f"{self.memory_mib}M", "-smp", str(self.cpus),
+            "-kernel", str(self.kernel), "-initrd", str(self.initrd), "-append", self.append,
+        ]
+        if self.icount:
+            arguments += ["-icount", "shift=0,sleep=on"]
+        if self.swap_disk:
+            arguments += [
+                "-drive", f"if=none,id=swap,file={self.swap_disk},format=raw,cache=unsafe", "-device", "nvme,drive=swap,serial=swap",
+            ]
+        if self.root_port:
+            arguments += [
+                "-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off",
+                "-device", f"pcie-root-port,id={ROOT_PORT},chassis=1,slot=1",
+            ]
+        if self.balloon:
+            bus = f",bus={ROOT_PORT}" if self.root_port else ""
+            arguments += ["-device", f"{self.balloon},id={BALLOON_ID}{bus}"]
+        return arguments + list(self.extra)
+
+
+class Qemu:
+    """One running QEMU process with its two connections."""
+
+    def __init__(self, machine: Machine, logs: Path, number: int) -> None:
+        """Starts QEMU. `number` counts the guest's QEMU processes and tells their logs apart.
+
+        Raises OSError when QEMU cannot be started, ChildProcessError when it ends at once.
+        """
+        self.trace = logs / f"trace.{number}.log"
+        self.trace.touch()
+        self._errors = logs / f"qemu.{number}.log"
+        pairs = {name: socket.socketpair() for name in ("agent", "qmp")}
+        arguments = ["qemu-system-x86_64", *machine.arguments(), "-run-with", "exit-with-parent=on"]
+        arguments += ["-chardev", f"file,id=console,path={logs / 'console.log'},append=on"]
+        for name, (_, theirs) in pairs.items():
+            arguments += ["-chardev", f"socket,id={name},fd={theirs.fileno()}"]
+        arguments += ["-serial", "chardev:console", "-serial", "chardev:agent", "-mon", "chardev=qmp,mode=control"]
+        arguments += ["-msg", "timestamp=on", "-D", str(self.trace)]
+        for event in EVENTS:
+            arguments += ["-trace", f"enable={event}"]
+        with self._errors.open("w") as errors:
+            print(*arguments, file=errors, flush=True)
+            self.process = subprocess.Popen(
+                arguments, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, pass_fds=[theirs.fileno() for _, theirs in pairs.values()],
+            )
+        for _, theirs in pairs.values():
+            theirs.close()
+        self.agent = Agent(pairs["agent"][0])
+        try:
+            self.monitor = Monitor(pairs["qmp"][0], logs / "qmp.log", f"qemu{number}")
+        except BaseException as error:
+            self.process.kill()
+            self.process.wait()
+            raise ChildProcessError(f"QEMU did not start: {self.errors()}") from error
+
+    def errors(self) -> str:
+        """What QEMU printed, without the first line, which is its command line."""
+        return self._errors.read_text(errors="replace").partition("\n")[2].strip()
+
+    def show_blocked_tasks(self) -> None:
+        """Asks the guest's kernel, by keyboard, to print its blocked tasks and CPU states to the console. Needs a PS/2 keyboard driver."""
+        for key in ("w", "l"):
+            self.monitor.execute("send-key", keys=[{"type": "qcode", "data": name} for name in ("alt", "sysrq", key)])
+        time.sleep(1)
+
+    def close(self) -> None:
+        """Ends the process, if it still runs, and the connections."""
+        self.process.kill()
+        self.process.wait()
+        self.monitor.close()
+        self.agent.close()
