@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How much memory the kernel can spare.
+//!
+//! C header: `include/linux/mm.h`.
+
+use kernel::bindings;
+
+/// Estimates the number of kernel pages that can be allocated without swapping, the reserves of the
+/// zones left out (`MemAvailable` of `/proc/meminfo`).
+///
+/// # Context
+///
+/// Any.
+pub fn available_pages() -> u64 {
+    // SAFETY: No requirements.
+    u64::try_from(unsafe { bindings::si_mem_available() }).unwrap_or(0)
+}

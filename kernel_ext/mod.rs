@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Facilities of the kernel that its crate does not wrap yet, one per file.
+//!
+//! Each file is written to be sent upstream: it knows nothing of virtio, and the raw bindings stay
+//! inside it.
+
+pub mod balloon_page;
+pub mod kthread;
+pub mod mem;
+pub mod offline_page;
+pub mod pm_notifier;
+pub mod random;
+pub mod wait;

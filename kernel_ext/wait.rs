@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Wait queues whose condition may sleep and whose wake-up may come from an interrupt.
+//!
+//! `kernel::sync::CondVar` protects its condition by a lock that an interrupt handler cannot take;
+//! here the wake-up is remembered instead (`wait_woken()` of `kernel/sched/wait.c`).
+
+use core::pin::Pin;
+use kernel::{
+    bindings,
+    prelude::*,
+    sync::LockClassKey,
+    task::MAX_SCHEDULE_TIMEOUT,
+    time::{
+        msecs_to_jiffies,
+        Msecs, //
+    },
+    types::Opaque, //
+};
+
+/// How the PM core treats a waiter.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Freeze it where it waits; only for freezable threads that hold nothing others need.
+    Freezable,
+    /// Let it wait; the wait must be short.
+    Brief,
+}
+
+impl Mode {
+    /// The task state of a waiter; neither counts as load nor takes signals.
+    fn state(self) -> c_uint {
+        match self {
+            Self::Freezable => bindings::TASK_IDLE | bindings::TASK_FREEZABLE,
+            Self::Brief => bindings::TASK_IDLE,
+        }
+    }
+}
+
+/// A queue of waiting tasks.
+#[pin_data]
+pub struct WaitQueue {
+    #[pin]
+    head: Opaque<bindings::wait_queue_head_t>,
+}
+
+// SAFETY: A wait queue head has a lock of its own.
+unsafe impl Send for WaitQueue {}
+
+// SAFETY: As above; all functions on it may be called concurrently.
+unsafe impl Sync for WaitQueue {}
+
+impl WaitQueue {
+    /// Initialises an empty queue; use [`new_wait_queue!`].
+    pub fn new(name: &'static CStr, key: Pin<&'static LockClassKey>) -> impl PinInit<Self> {
+        pin_init!(Self {
+            head <- Opaque::ffi_init(|head| {
+                // SAFETY: `head` is valid for writing, name and key are static.
+                unsafe {
+                    bindings::__init_waitqueue_head(head, name.as_char_ptr(), key.as_ptr())
+                }
+            }),
+        })
+    }
+
+    /// Wakes all waiters, which then look at their conditions again.
+    ///
+    /// # Context
+    ///
+    /// Any, interrupts included.
+    pub fn wake_all(&self) {
+        // SAFETY: The head was initialised by `new`.
+        unsafe {
+            bindings::__wake_up(
+                self.head.get(),
+                bindings::TASK_NORMAL,
+                0,
+                core::ptr::null_mut(),
+            )
+        };
+    }
+
+    /// Waits until `condition` holds, for at most `timeout` milliseconds if one is given.
+    ///
+    /// Returns whether the condition holds. It is looked at before the first wait and after each
+    /// wake-up; a wake-up between look and wait is not lost. A kernel thread that was asked to stop
+    /// does not wait: its condition must cover that.
+    ///
+    /// # Context
+    ///
+    /// May sleep; `condition` may, too.
+    pub fn wait(
+        &self,
+        mode: Mode,
+        timeout: Option<Msecs>,
+        mut condition: impl FnMut() -> bool,
+    ) -> bool {
+        let mut left = match timeout {
+            None => MAX_SCHEDULE_TIMEOUT,
+            Some(ms) => c_long::try_from(msecs_to_jiffies(ms)).unwrap_or(c_long::MAX),
+        };
+        let entry = Opaque::<bindings::wait_queue_entry>::zeroed();
+
+        // SAFETY: `entry` lives on this stack until it is removed below and is not moved. Its list
+        // node is written before anyone reads it; the wake function takes the task from `private`.
+        unsafe {
+            (*entry.get()).private = bindings::get_current().cast();
+            (*entry.get()).func = Some(bindings::woken_wake_function);
+            bindings::INIT_LIST_HEAD(&raw mut (*entry.get()).entry);
+            bindings::add_wait_queue(self.head.get(), entry.get());
+        }
+        let held = loop {
+            if condition() {
+                break true;
+            }
+            if left == 0 {
+                break false;
+            }
+            // SAFETY: `entry` is on the queue and its task is the current one.
+            left = unsafe { bindings::wait_woken(entry.get(), mode.state(), left) };
+        };
+        // SAFETY: `entry` was added above and nobody else removes it.
+        unsafe { bindings::remove_wait_queue(self.head.get(), entry.get()) };
+        held
+    }
+}
+
+/// Creates a [`WaitQueue`] initialiser with a lock class of its own.
+macro_rules! new_wait_queue {
+    ($name:literal) => {
+        $crate::kernel_ext::wait::WaitQueue::new(
+            ::kernel::optional_name!($name),
+            ::kernel::static_lock_class!(),
+        )
+    };
+}
+pub(crate) use new_wait_queue;

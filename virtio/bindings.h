@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What bindgen reads: the kernel's own headers, never a copy of them.
+ *
+ * Kbuild lists the items taken from here. All that the kernel crate binds
+ * already comes from kernel::bindings, so that the types unify.
+ */
+#include <linux/balloon.h>
+#include <linux/virtio.h>
+#include <linux/virtio_balloon.h>
+#include <linux/virtio_config.h>
+#include <linux/virtio_ids.h>

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The virtio device: features, status, configuration space.
+//!
+//! Follows `struct virtio_device` of `include/linux/virtio.h` and Virtio 1.4, 2.1 to 2.5.
+
+use super::{
+    bindings,
+    endian::Le32, //
+};
+use crate::config::{
+    FeatureBit,
+    Features,
+    Field, //
+};
+
+use core::{
+    marker::PhantomData,
+    mem::offset_of,
+    ptr::addr_of_mut, //
+};
+use kernel::{
+    device,
+    prelude::*,
+    types::Opaque, //
+};
+
+/// `DEVICE_NEEDS_RESET` of the device status (Virtio 1.4, 2.1).
+const STATUS_NEEDS_RESET: u8 = 64;
+
+/// A virtio device.
+///
+/// As with every bus of the kernel crate, the context says what may be done: [`device::Core`] inside
+/// bus callbacks, [`device::Bound`] while the driver is bound, [`device::Normal`] otherwise.
+///
+/// # Invariants
+///
+/// Represents a valid `struct virtio_device` that was registered on the virtio bus, so `config` and
+/// its operations other than `get`, `set`, `generation` and the optional ones are set.
+#[repr(transparent)]
+pub struct Device<Ctx: device::DeviceContext = device::Normal>(
+    Opaque<bindings::virtio_device>,
+    PhantomData<Ctx>,
+);
+
+impl<Ctx: device::DeviceContext> Device<Ctx> {
+    /// The C structure.
+    pub(super) fn as_raw(&self) -> *mut bindings::virtio_device {
+        self.0.get()
+    }
+
+    /// The operations of the transport.
+    pub(super) fn ops(&self) -> &bindings::virtio_config_ops {
+        // SAFETY: By the type invariant `config` is set; transports keep their table in static
+        // memory that outlives their devices.
+        unsafe { &*(*self.as_raw()).config }
+    }
+
+    /// The negotiated features; before negotiation is complete, those still under consideration.
+    pub fn features(&self) -> Features {
+        // SAFETY: By the type invariant. Both members of the union are plain words, and they change
+        // only during probe and restore, when the core calls no other callback of the driver.
+        Features::from_words(unsafe { (*self.as_raw()).__bindgen_anon_1.features_array })
+    }
+}
+
+impl<'a> Device<device::Core<'a>> {
+    /// Declines a feature; to be called from [`Driver::validate`](super::Driver::validate) only.
+    pub fn decline(&self, feature: FeatureBit) {
+        let words = self.features().without(feature).words();
+
+        // SAFETY: By the type invariant; the core calls `validate` while nothing else uses the
+        // features of the device.
+        unsafe { (*self.as_raw()).__bindgen_anon_1.features_array = words };
+    }
+}
+
+impl Device<device::Bound> {
+    /// Reads a configuration field.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` if the field depends on a feature that was not negotiated, or if the transport has
+    /// no configuration space for this device.
+    ///
+    /// # Context
+    ///
+    /// May sleep.
+    pub fn read(&self, field: &Field<Le32>) -> Result<u32> {
+        let get = self.ops().get.ok_or(ENOENT)?;
+        if !field.exists(self.features()) {
+            return Err(ENOENT);
+        }
+        let mut bytes = [0u8; 4];
+        // SAFETY: The device is bound, hence valid; `bytes` has the four bytes that are asked for.
+        unsafe { get(self.as_raw(), field.offset(), bytes.as_mut_ptr().cast(), 4) };
+        Ok(Le32::from_bytes(bytes).to_cpu())
+    }
+
+    /// Writes a configuration field.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::read`].
+    ///
+    /// # Context
+    ///
+    /// May sleep.
+    pub fn write(&self, field: &Field<Le32>, value: u32) -> Result {
+        let set = self.ops().set.ok_or(ENOENT)?;
+        if !field.exists(self.features()) {
+            return Err(ENOENT);
+        }
+        let bytes = Le32::from_cpu(value).to_bytes();
+        // SAFETY: The device is bound, hence valid; `bytes` has the four bytes that are announced.
+        unsafe { set(self.as_raw(), field.offset(), bytes.as_ptr().cast(), 4) };
+        Ok(())
+    }
+
+    /// Tells whether the device asks for a reset (Virtio 1.4, 2.1.2).
+    ///
+    /// A device that is gone reads as all ones and counts as asking, too.
+    ///
+    /// # Context
+    ///
+    /// May sleep.
+    pub fn needs_reset(&self) -> bool {
+        // SAFETY: `get_status` is a mandatory operation, the device is valid.
+        let status = self
+            .ops()
+            .get_status
+            .map_or(0, |f| unsafe { f(self.as_raw()) });
+        status & STATUS_NEEDS_RESET != 0
+    }
+
+    /// Resets the device: it neither notifies nor touches memory of the driver any more.
+    ///
+    /// # Context
+    ///
+    /// May sleep. No other thread may be notifying the device.
+    pub(super) fn reset(&self) {
+        // SAFETY: The device is bound, hence valid and registered.
+        unsafe { bindings::virtio_reset_device(self.as_raw()) };
+    }
+
+    /// Breaks all virtqueues, waits for their callbacks, and resets the device.
+    ///
+    /// For [`Driver::shutdown`](super::Driver::shutdown). Later use of a queue fails with `EIO`.
+    ///
+    /// # Context
+    ///
+    /// May sleep.
+    pub fn shut_down(&self) {
+        // SAFETY: The device is bound, hence valid and registered.
+        unsafe { bindings::virtio_device_shutdown(self.as_raw()) };
+    }
+}
+
+// SAFETY: `Device` is a transparent wrapper of a type that doesn't depend on the generic argument.
+kernel::impl_device_context_deref!(unsafe { Device });
+
+impl<Ctx: device::DeviceContext> AsRef<device::Device<Ctx>> for Device<Ctx> {
+    fn as_ref(&self) -> &device::Device<Ctx> {
+        // SAFETY: By the type invariant the pointer is valid and `dev` is inside the structure.
+        let dev = unsafe { addr_of_mut!((*self.as_raw()).dev) };
+
+        // SAFETY: `dev` points to a valid `struct device` that lives as long as `self`.
+        unsafe { device::Device::from_raw(dev) }
+    }
+}
+
+// SAFETY: `OFFSET` is the place of the embedded `struct device`.
+unsafe impl<Ctx: device::DeviceContext> device::AsBusDevice<Ctx> for Device<Ctx> {
+    const OFFSET: usize = offset_of!(bindings::virtio_device, dev);
+}
+
+// SAFETY: A `struct virtio_device` can be used from any thread.
+unsafe impl Send for Device {}
+
+// SAFETY: The methods of `Device` are either read-only or calls that the transports serialise.
+unsafe impl Sync for Device {}
+
+// SAFETY: As for `Device`; `Bound` is only a marker. Configuration access and reset may be called
+// from any thread that may sleep.
+unsafe impl Sync for Device<device::Bound> {}

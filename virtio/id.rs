@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Device ids: which devices a driver takes, and the module alias that loads it for them.
+
+use super::bindings;
+
+use kernel::device_id::{
+    IdTable as IdTableTrait,
+    RawDeviceId, //
+};
+
+/// The id of a virtio device: device type and vendor (`struct virtio_device_id`).
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+pub struct DeviceId(bindings::virtio_device_id);
+
+impl DeviceId {
+    /// The traditional memory balloon (Virtio 1.4, 5.5.1).
+    pub const BALLOON: u32 = bindings::VIRTIO_ID_BALLOON;
+
+    /// Devices of type `device` of any vendor (Virtio 1.4, chapter 5 lists the types).
+    pub const fn any_vendor(device: u32) -> Self {
+        Self(bindings::virtio_device_id {
+            device,
+            vendor: bindings::VIRTIO_DEV_ANY_ID,
+        })
+    }
+}
+
+// SAFETY: `DeviceId` is a transparent wrapper of `struct virtio_device_id`.
+unsafe impl RawDeviceId for DeviceId {
+    type RawType = bindings::virtio_device_id;
+}
+
+/// The table of ids that a driver takes.
+pub type IdTable = &'static dyn IdTableTrait<DeviceId, ()>;
+
+/// Creates a virtio id table together with its alias for modpost.
+macro_rules! virtio_device_table {
+    ($name:ident, [$($id:expr),* $(,)?]) => {
+        ::kernel::module_device_table!(
+            "virtio", $crate::virtio::DeviceId, $name, @none, [$($id),*]
+        );
+    };
+}
+pub(crate) use virtio_device_table;

@@ -1,0 +1,417 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The state of a balloon and the one request that it has under way.
+//!
+//! A page belongs to exactly one of: the kernel; the page list (`held`); a deflation request. It
+//! changes hands only when the device has answered, or after a reset.
+//!
+//! Lock order: the page locks of compaction, then [`Engine::state`] (compaction only tries it), then
+//! the locks of the ring and of the balloon core. Nobody waits for the device or for memory with
+//! the lock held, so a frozen thread never holds it.
+
+use super::{
+    layout::{
+        ACTUAL,
+        DEFLATE,
+        INFLATE,
+        PER_PAGE,
+        QUEUE_NAMES,
+        REQUEST_LEN,
+        REQUEST_PAGES, //
+    },
+    shared::{
+        Figures,
+        Shared, //
+    },
+    snapshot::Detector, //
+};
+use crate::{
+    balloon::BalloonDriver,
+    kernel_ext::balloon_page::{
+        impl_has_page_list,
+        BalloonPage,
+        PageList, //
+    },
+    virtio::{
+        queue::{
+            OutBuf,
+            Queues, //
+        },
+        Device,
+        Le32, //
+    },
+};
+
+use core::mem::replace;
+use kernel::{
+    device::Bound,
+    new_mutex,
+    prelude::*,
+    sync::{
+        Arc,
+        Mutex, //
+    },
+    time::{
+        Instant,
+        Monotonic, //
+    },
+};
+
+/// What a request is for, and what becomes of its pages when the device has answered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Pages on the list; they stay there.
+    Inflate,
+    /// Pages in the request; they go back to the kernel.
+    Deflate,
+    /// The one page in the request shall take the place of another on the list.
+    MigrateIn,
+}
+
+/// The driver's side of a request.
+pub(super) struct Job {
+    pub(super) kind: Kind,
+    /// Never grows beyond the [`REQUEST_PAGES`] it was made with.
+    pub(super) pages: KVec<BalloonPage>,
+}
+
+/// A request: page numbers for the device, a [`Job`] for us.
+pub(super) type Request = OutBuf<Le32, REQUEST_LEN, Job>;
+
+/// Where the one request is.
+pub(super) enum Slot {
+    /// Not in use, empty.
+    Idle(KBox<Request>),
+    /// The device has it, since then.
+    Sent(Kind, Instant<Monotonic>),
+    /// To be sent as soon as the device is live: taken back by a reset, or refused by the queue.
+    Parked(KBox<Request>),
+    /// The device has answered a [`Kind::MigrateIn`].
+    Arrived(KBox<Request>),
+    /// In somebody's hands, under the lock.
+    Taken,
+}
+
+/// Whether requests may be made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Yes.
+    Running,
+    /// A sleep transition is under way.
+    Frozen,
+    /// The driver is being unbound, or was shut down.
+    Ended,
+}
+
+/// All that the lock protects.
+pub(super) struct State<'a> {
+    pub(super) phase: Phase,
+    pub(super) queues: Option<Queues<'a, Le32, REQUEST_LEN, Job>>,
+    pub(super) slot: Slot,
+    /// Pages on the list, isolated ones included.
+    pub(super) held: u32,
+    /// `actual` as the device was last told.
+    pub(super) told: u32,
+    /// The device knows nothing of the pages on the list.
+    pub(super) stale: bool,
+    /// All pages must go through the deflate queue before anything else.
+    pub(super) drain: bool,
+    /// A migration waits for its answer.
+    pub(super) migrating: bool,
+    /// The device is of no more use; it was said in the log.
+    pub(super) dead: bool,
+}
+
+/// One balloon.
+#[pin_data]
+pub(crate) struct Engine<'a> {
+    pub(super) dev: &'a Device<Bound>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) detector: Detector,
+    #[pin]
+    pub(super) pages: PageList<Self>,
+    #[pin]
+    pub(super) state: Mutex<State<'a>>,
+}
+
+impl_has_page_list! {
+    impl<'a> for Engine<'a> { self.pages }
+}
+
+impl<'a> Engine<'a> {
+    /// Creates an empty balloon on a device that is not live yet.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, or what [`Queues::new`] says.
+    pub(super) fn new(
+        dev: &'a Device<Bound>,
+        shared: Arc<Shared>,
+    ) -> impl PinInit<Self, Error> + use<'a> {
+        pin_init::pin_init_scope(move || {
+            let request = Request::new(Job {
+                kind: Kind::Inflate,
+                pages: KVec::with_capacity(REQUEST_PAGES, GFP_KERNEL)?,
+            })?;
+            let detector = Detector::new()?;
+            let queues = Self::make_queues(dev)?;
+            let state = State {
+                phase: Phase::Running,
+                queues: Some(queues),
+                slot: Slot::Idle(request),
+                held: 0,
+                told: 0,
+                stale: false,
+                drain: false,
+                migrating: false,
+                dead: false,
+            };
+
+            Ok(try_pin_init!(Self {
+                dev,
+                shared,
+                detector,
+                pages <- PageList::new(),
+                state <- new_mutex!(state),
+            }? Error))
+        })
+    }
+
+    /// Creates the queues of the device, which must not be live.
+    pub(super) fn make_queues(
+        dev: &'a Device<Bound>,
+    ) -> Result<Queues<'a, Le32, REQUEST_LEN, Job>> {
+        Queues::new::<BalloonDriver>(dev, &QUEUE_NAMES)
+    }
+
+    /// The figures of this balloon.
+    pub(super) fn figures(&self) -> &Figures {
+        &self.shared.figures
+    }
+
+    /// Takes back what the device has used. To be called before each look at the slot.
+    pub(super) fn reap(&self, st: &mut State<'a>) {
+        let Some(queues) = &mut st.queues else {
+            return;
+        };
+
+        for index in [INFLATE, DEFLATE] {
+            while let Some(request) = queues.take_used(index) {
+                st.slot = self.answered(&st.slot, request);
+            }
+        }
+        self.note_held(st);
+    }
+
+    /// Does what the answer to a request allows.
+    fn answered(&self, slot: &Slot, request: KBox<Request>) -> Slot {
+        let pages = (request.len() as u64) / u64::from(PER_PAGE);
+        let ns = match slot {
+            Slot::Sent(_, since) => u64::try_from(since.elapsed().as_nanos()).unwrap_or(0),
+            _ => 0,
+        };
+
+        match request.meta.kind {
+            Kind::Inflate => {
+                self.figures().inflated.add(pages);
+                self.figures().inflate_ns.add(ns);
+            }
+            Kind::Deflate => {
+                self.figures().deflated.add(pages);
+                self.figures().deflate_ns.add(ns);
+            }
+            Kind::MigrateIn => return Slot::Arrived(request),
+        }
+        Self::emptied(request)
+    }
+
+    /// Lets go of the pages of a request and makes it ready for the next use.
+    pub(super) fn emptied(mut request: KBox<Request>) -> Slot {
+        request.meta.pages.clear();
+        request.clear();
+        Slot::Idle(request)
+    }
+
+    /// Sends a request that has its page numbers, or parks it if the device cannot have it now.
+    pub(super) fn send(&self, st: &mut State<'a>, request: KBox<Request>) {
+        let kind = request.meta.kind;
+        let index = if kind == Kind::Deflate {
+            DEFLATE
+        } else {
+            INFLATE
+        };
+        let Some(queues) = &mut st.queues else {
+            st.slot = Slot::Parked(request);
+            return;
+        };
+
+        st.slot = match queues.send(index, request) {
+            Ok(()) => Slot::Sent(kind, Instant::now()),
+            Err((_, request)) => Slot::Parked(request),
+        };
+        self.note_held(st);
+    }
+
+    /// Puts all pages of `pages` on the list and asks the device to take them.
+    ///
+    /// Does nothing unless the slot is idle.
+    pub(super) fn inflate(&self, st: &mut State<'a>, pages: &mut KVec<BalloonPage>) {
+        let Some(mut request) = st.take_idle(Kind::Inflate) else {
+            return;
+        };
+
+        for page in pages.iter() {
+            push_page(&mut request, page);
+        }
+        st.held += pages.len() as u32;
+        self.pages.enqueue(pages);
+        self.send(st, request);
+    }
+
+    /// Takes up to `max` pages off the list and asks the device to give them up.
+    ///
+    /// Returns whether there was any, which may be not so while compaction has some isolated. Does
+    /// nothing unless the slot is idle.
+    pub(super) fn deflate(&self, st: &mut State<'a>, max: u32) -> bool {
+        let Some(mut request) = st.take_idle(Kind::Deflate) else {
+            return false;
+        };
+        let mut pages = replace(&mut request.meta.pages, KVec::new());
+        let taken = self.pages.dequeue(&mut pages, max as usize);
+
+        for page in &pages {
+            push_page(&mut request, page);
+        }
+        request.meta.pages = pages;
+        if taken == 0 {
+            st.slot = Slot::Idle(request);
+            return false;
+        }
+        st.held -= taken as u32;
+        self.send(st, request);
+        true
+    }
+
+    /// Asks the device to give up a page that it took for a migration nobody waits for any more, or
+    /// that is done with.
+    pub(super) fn deflate_arrived(&self, st: &mut State<'a>, mut request: KBox<Request>) {
+        request.meta.kind = Kind::Deflate;
+        request.clear();
+        let pages = replace(&mut request.meta.pages, KVec::new());
+        for page in &pages {
+            push_page(&mut request, page);
+        }
+        request.meta.pages = pages;
+        self.send(st, request);
+    }
+
+    /// Gives up to [`REQUEST_PAGES`] pages of the list back to the kernel without asking the device.
+    ///
+    /// Returns how many. Does nothing unless the slot is idle.
+    pub(super) fn release(&self, st: &mut State<'a>) -> u32 {
+        let Some(mut request) = st.take_idle(Kind::Deflate) else {
+            return 0;
+        };
+        let taken = self.pages.dequeue(&mut request.meta.pages, REQUEST_PAGES) as u32;
+
+        st.held -= taken;
+        st.slot = Self::emptied(request);
+        self.figures().returned.add(u64::from(taken));
+        self.note_held(st);
+        taken
+    }
+
+    /// Tells the device the size of the balloon if it changed, or in any case if `again`.
+    ///
+    /// Only with an idle slot is the size the one that the device agrees to.
+    pub(super) fn tell_actual(&self, st: &mut State<'a>, again: bool) {
+        let settled = matches!(st.slot, Slot::Idle(_)) && !st.stale;
+        let actual = if settled { st.held } else { st.told };
+
+        if (actual != st.told || again) && !st.dead && st.queues.is_some() {
+            st.told = actual;
+            self.figures().actual.set(u64::from(actual));
+            // The transport has a configuration space, or `probe` would have failed.
+            let _ = self.dev.write(&ACTUAL, actual * PER_PAGE);
+        }
+    }
+
+    /// Finds out whether the device can still be used; if not, says so once.
+    pub(super) fn check_alive(&self, st: &mut State<'a>) -> bool {
+        let broken = match &st.queues {
+            None => true,
+            Some(queues) => queues.is_broken(INFLATE) || queues.is_broken(DEFLATE),
+        };
+
+        if broken && !st.dead {
+            self.declare_dead(st, "a virtqueue is broken or missing");
+        }
+        !st.dead
+    }
+
+    /// Stops using the device.
+    pub(super) fn declare_dead(&self, st: &mut State<'a>, why: &str) {
+        st.dead = true;
+        self.figures().broken.set(1);
+        dev_err!(
+            self.dev,
+            "{why}: the balloon stays at {} pages until the driver is unbound\n",
+            st.held
+        );
+    }
+
+    /// Publishes how much the balloon holds.
+    pub(super) fn note_held(&self, st: &State<'a>) {
+        let in_flight = match &st.slot {
+            Slot::Idle(_) | Slot::Taken => 0,
+            _ => 1,
+        };
+
+        self.figures().held.set(u64::from(st.held));
+        self.figures().in_flight.set(in_flight);
+    }
+}
+
+impl State<'_> {
+    /// Takes the request out of an idle slot, for a use.
+    pub(super) fn take_idle(&mut self, kind: Kind) -> Option<KBox<Request>> {
+        match replace(&mut self.slot, Slot::Taken) {
+            Slot::Idle(mut request) => {
+                request.meta.kind = kind;
+                Some(request)
+            }
+            other => {
+                self.slot = other;
+                None
+            }
+        }
+    }
+
+    /// Whether a new request can be made.
+    pub(super) fn is_idle(&self) -> bool {
+        matches!(self.slot, Slot::Idle(_))
+    }
+}
+
+/// Adds the balloon pages of `page` to a request.
+///
+/// A page number that does not fit 32 bits cannot be said to the device; such a page, beyond 16 TiB,
+/// is never inflated, because [`is_addressable`] filters it out.
+pub(super) fn push_page(request: &mut Request, page: &BalloonPage) {
+    let first = first_balloon_pfn(page).unwrap_or(0);
+
+    for i in 0..PER_PAGE {
+        // Never full: the pages of a request are at most `REQUEST_PAGES`.
+        let _ = request.push(Le32::from_cpu(first + i));
+    }
+}
+
+/// Number of the first balloon page in `page`.
+fn first_balloon_pfn(page: &BalloonPage) -> Option<u32> {
+    u32::try_from(page.pfn().checked_mul(u64::from(PER_PAGE))?).ok()
+}
+
+/// Whether the device can be told of `page`.
+pub(super) fn is_addressable(page: &BalloonPage) -> bool {
+    first_balloon_pfn(page).is_some()
+}

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The parts of the balloon driver; `virtio_balloon.rs` says in which order to read them.
+
+#![deny(unsafe_code)]
+
+mod device;
+mod engine;
+mod layout;
+mod migrate;
+mod shared;
+mod sleep;
+mod snapshot;
+mod teardown;
+mod thread;
+
+pub(crate) use self::device::BalloonDriver;

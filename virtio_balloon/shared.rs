@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What can be seen and said without the lock of the engine: events, orders, counters, debugfs.
+
+use super::layout::PER_PAGE;
+use crate::kernel_ext::{
+    pm_notifier::{
+        self,
+        Event, //
+    },
+    wait::{
+        new_wait_queue,
+        Mode,
+        WaitQueue, //
+    },
+};
+
+use kernel::{
+    fmt,
+    prelude::*,
+    sync::{
+        atomic::{
+            Acquire,
+            Atomic,
+            Full,
+            Relaxed,
+            Release, //
+        },
+        Arc, //
+    },
+    time::Msecs, //
+};
+
+/// How long a kernel that is about to be replaced by an image waits for the next bit of progress of
+/// the deflation, in milliseconds.
+const DEFLATION_STALLS_MS: Msecs = 3000;
+
+/// What happened to the balloon at the last step of a sleep transition; 0 stands for none yet.
+#[derive(Clone, Copy)]
+#[repr(u32)]
+pub(super) enum Transition {
+    /// Queues taken down, pages kept.
+    Frozen = 1,
+    /// The same kernel goes on with the same pages.
+    Held,
+    /// A resumed kernel took its pages back from a device that knows nothing of them.
+    Returned,
+    /// A resumed kernel deflates page by page: the device is neither fresh nor the old one.
+    Deflating,
+}
+
+impl Transition {
+    /// The names in debugfs.
+    const NAMES: [&str; 5] = ["none", "frozen", "held", "returned", "deflating"];
+}
+
+/// Figures of one balloon, in kernel pages and nanoseconds; written under the lock of the engine,
+/// read without.
+#[derive(Default)]
+pub(super) struct Figures {
+    pub(super) target: Counter,
+    pub(super) held: Counter,
+    pub(super) actual: Counter,
+    pub(super) in_flight: Counter,
+    pub(super) inflated: Counter,
+    pub(super) deflated: Counter,
+    pub(super) returned: Counter,
+    pub(super) migrated: Counter,
+    pub(super) alloc_failures: Counter,
+    pub(super) broken: Counter,
+    pub(super) frozen: Counter,
+    pub(super) transition: Counter,
+    pub(super) freeze_ns: Counter,
+    pub(super) thaw_ns: Counter,
+    pub(super) restore_ns: Counter,
+    pub(super) inflate_ns: Counter,
+    pub(super) deflate_ns: Counter,
+}
+
+/// A number that one writer at a time changes.
+pub(super) struct Counter(Atomic<u64>);
+
+impl Default for Counter {
+    fn default() -> Self {
+        Self(Atomic::new(0))
+    }
+}
+
+impl Counter {
+    /// The present value.
+    pub(super) fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
+    /// Replaces the value.
+    pub(super) fn set(&self, value: u64) {
+        self.0.store(value, Relaxed);
+    }
+
+    /// Adds to the value.
+    pub(super) fn add(&self, value: u64) {
+        self.0.add(value, Relaxed);
+    }
+}
+
+/// Orders from outside the device, and the place where everybody waits.
+#[pin_data]
+pub(super) struct Shared {
+    #[pin]
+    queue: WaitQueue,
+    /// Something happened that the thread must look at.
+    event: Atomic<bool>,
+    /// The device configuration changed.
+    config_event: Atomic<bool>,
+    /// An image is about to replace this kernel: stay at 0.
+    hold_at_zero: Atomic<bool>,
+    /// A sleep transition is under way: do not inflate, nor wait for the device in a migration.
+    pause: Atomic<bool>,
+    /// The driver is being unbound.
+    ended: Atomic<bool>,
+    pub(super) figures: Figures,
+}
+
+impl Shared {
+    /// Creates the shared state of one balloon.
+    pub(super) fn new() -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                queue <- new_wait_queue!("virtio_balloon"),
+                event: Atomic::new(false),
+                config_event: Atomic::new(false),
+                hold_at_zero: Atomic::new(false),
+                pause: Atomic::new(false),
+                ended: Atomic::new(false),
+                figures: Figures::default(),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Makes the thread look at the device, and all waiters at their conditions.
+    ///
+    /// # Context
+    ///
+    /// Any, interrupts included.
+    pub(super) fn wake(&self) {
+        self.event.store(true, Release);
+        self.queue.wake_all();
+    }
+
+    /// As [`Self::wake`], because the device configuration changed.
+    pub(super) fn wake_for_config(&self) {
+        self.config_event.store(true, Release);
+        self.wake();
+    }
+
+    /// Tells whether the device configuration changed since the last call.
+    pub(super) fn take_config_event(&self) -> bool {
+        self.config_event.xchg(false, Full)
+    }
+
+    /// Takes the event that [`Self::wake`] left, if any.
+    pub(super) fn take_event(&self) -> bool {
+        self.event.xchg(false, Full)
+    }
+
+    /// Waits until `condition` holds; see [`WaitQueue::wait`].
+    pub(super) fn wait(
+        &self,
+        mode: Mode,
+        timeout: Option<Msecs>,
+        condition: impl FnMut() -> bool,
+    ) -> bool {
+        self.queue.wait(mode, timeout, condition)
+    }
+
+    /// Whether the balloon must be empty whatever the device wants.
+    pub(super) fn must_be_empty(&self) -> bool {
+        self.hold_at_zero.load(Acquire)
+    }
+
+    /// Whether a sleep transition is under way.
+    pub(super) fn is_paused(&self) -> bool {
+        self.pause.load(Acquire)
+    }
+
+    /// Says that the driver is being unbound: nobody need wait for the thread any more.
+    pub(super) fn end(&self) {
+        self.ended.store(true, Release);
+        self.wake();
+    }
+
+    /// Waits until the balloon is empty, or until its deflation makes no progress.
+    fn wait_until_empty(&self) {
+        loop {
+            let before = self.figures.held.get();
+            let done = || {
+                let held = self.figures.held.get();
+                held != before || held == 0 || self.ended.load(Acquire)
+            };
+
+            if before == 0
+                || self.ended.load(Acquire)
+                || !self.wait(Mode::Brief, Some(DEFLATION_STALLS_MS), done)
+            {
+                return;
+            }
+        }
+    }
+
+    /// Writes the contents of the debugfs file.
+    pub(super) fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let x = &self.figures;
+        let pages = |counter: &Counter| counter.get() * u64::from(PER_PAGE);
+        let transition = usize::try_from(x.transition.get())
+            .ok()
+            .and_then(|i| Transition::NAMES.get(i))
+            .unwrap_or(&"");
+        let phase = if x.frozen.get() != 0 {
+            "frozen"
+        } else {
+            "running"
+        };
+
+        writeln!(f, "target_pages: {}", pages(&x.target))?;
+        writeln!(f, "actual_pages: {}", pages(&x.actual))?;
+        writeln!(f, "held_pages: {}", pages(&x.held))?;
+        writeln!(f, "in_flight: {}", pages(&x.in_flight))?;
+        writeln!(f, "inflated_total: {}", pages(&x.inflated))?;
+        writeln!(f, "deflated_total: {}", pages(&x.deflated))?;
+        writeln!(f, "returned_total: {}", pages(&x.returned))?;
+        writeln!(f, "migrated_total: {}", pages(&x.migrated))?;
+        writeln!(f, "alloc_failures: {}", x.alloc_failures.get())?;
+        writeln!(f, "broken: {}", x.broken.get())?;
+        writeln!(f, "phase: {phase}")?;
+        writeln!(f, "last_transition: {transition}")?;
+        writeln!(f, "freeze_ns: {}", x.freeze_ns.get())?;
+        writeln!(f, "thaw_ns: {}", x.thaw_ns.get())?;
+        writeln!(f, "restore_ns: {}", x.restore_ns.get())?;
+        writeln!(f, "inflate_ns: {}", x.inflate_ns.get())?;
+        writeln!(f, "deflate_ns: {}", x.deflate_ns.get())
+    }
+}
+
+/// Listens for sleep transitions on behalf of [`Shared`].
+pub(super) struct Listener(pub(super) Arc<Shared>);
+
+impl pm_notifier::Handler for Listener {
+    fn notify(&self, event: Event) {
+        let shared = &*self.0;
+
+        match event {
+            Event::SleepPrepare => shared.pause.store(true, Release),
+            Event::PostSleep => shared.pause.store(false, Release),
+            Event::RestorePrepare => shared.hold_at_zero.store(true, Release),
+            Event::PostRestore => shared.hold_at_zero.store(false, Release),
+        }
+        shared.wake();
+        if event == Event::RestorePrepare {
+            shared.wait_until_empty();
+        }
+    }
+}

@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The balloon over suspend and hibernation.
+//!
+//! No page moves when the balloon is frozen. The same kernel going on finds the same pages in it;
+//! only a kernel that runs out of an image, on a device that knows nothing of those pages, takes them
+//! back, by its own books alone.
+//!
+//! The thread is frozen through all of this, and nothing here waits for it or for the device.
+
+use super::{
+    engine::{
+        Engine,
+        Kind,
+        Phase,
+        Slot,
+        State, //
+    },
+    layout::{
+        ACTUAL,
+        PER_PAGE, //
+    },
+    shared::{
+        Counter,
+        Transition, //
+    },
+};
+use crate::virtio::pm;
+
+use core::mem::replace;
+use kernel::{
+    prelude::*,
+    task::might_sleep,
+    time::{
+        Instant,
+        Monotonic, //
+    },
+};
+
+impl<'a> Engine<'a> {
+    /// Takes a step of a sleep transition.
+    ///
+    /// # Errors
+    ///
+    /// None; the balloon vetoes nothing.
+    ///
+    /// # Context
+    ///
+    /// As for [`Driver::sleep`](crate::virtio::Driver::sleep).
+    pub(super) fn sleep(&self, phase: pm::Phase) -> Result {
+        let start = Instant::<Monotonic>::now();
+        let figures = self.figures();
+
+        match phase {
+            pm::Phase::Suspend | pm::Phase::Freeze | pm::Phase::Poweroff => {
+                figures.freeze_ns.set(0);
+                self.quiesce();
+                add_elapsed(&figures.freeze_ns, start);
+            }
+            pm::Phase::FreezeNoirq => self.detector.arm(),
+            pm::Phase::ThawNoirq => self.detector.disarm(),
+            pm::Phase::Resume => {
+                self.go_on("suspend");
+                add_elapsed(&figures.thaw_ns, start);
+            }
+            pm::Phase::Thaw => {
+                self.go_on("hibernation");
+                add_elapsed(&figures.thaw_ns, start);
+            }
+            pm::Phase::Restore => {
+                match self.detector.is_resumed() {
+                    true => self.wake_up_elsewhere(),
+                    false => self.go_on("an abandoned hibernation"),
+                }
+                self.detector.disarm();
+                add_elapsed(&figures.restore_ns, start);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes no request from now on, and ends the waiting of migrations.
+    fn quiesce(&self) {
+        let mut st = self.state.lock();
+
+        self.detector.disarm();
+        st.phase = Phase::Frozen;
+        self.note_transition(Transition::Frozen, true);
+        drop(st);
+        self.shared.wake();
+    }
+
+    /// Deletes the queues; a request that the device had is kept, to be sent again.
+    pub(super) fn disconnect(&self) {
+        let start = Instant::<Monotonic>::now();
+        let mut st = self.state.lock();
+
+        self.reap(&mut st);
+        if let Some(queues) = st.queues.take() {
+            let slot = &mut st.slot;
+            queues.delete(|_, request| *slot = Slot::Parked(request));
+        }
+        self.note_held(&st);
+        add_elapsed(&self.figures().freeze_ns, start);
+    }
+
+    /// Creates the queues again on a device that was reset.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Queues::new`](crate::virtio::queue::Queues::new).
+    pub(super) fn reconnect(&self) -> Result {
+        let start = Instant::<Monotonic>::now();
+        let mut st = self.state.lock();
+
+        st.queues = Some(Self::make_queues(self.dev)?);
+        st.dead = false;
+        self.figures().broken.set(0);
+        self.figures().thaw_ns.set(0);
+        self.figures().restore_ns.set(0);
+        add_elapsed(&self.figures().thaw_ns, start);
+        add_elapsed(&self.figures().restore_ns, start);
+        Ok(())
+    }
+
+    /// Goes on with the pages that were there before.
+    fn go_on(&self, what: &str) {
+        let mut st = self.state.lock();
+
+        self.restart(&mut st);
+        self.note_transition(Transition::Held, false);
+        if st.held > 0 {
+            dev_info!(self.dev, "held {} pages through {what}\n", st.held);
+        }
+    }
+
+    /// Goes on in a kernel that runs out of an image, on whatever device it finds there.
+    fn wake_up_elsewhere(&self) {
+        // Fails only if there is no configuration space, and then `probe` would have, too.
+        let actual = self.dev.read(&ACTUAL).unwrap_or(0);
+        let mut st = self.state.lock();
+        let told = st.told * PER_PAGE;
+
+        if told == 0 || actual == told {
+            drop(st);
+            // The device is the one that we left, or we left it with nothing that it had agreed to.
+            return self.go_on("resume");
+        }
+        if actual == 0 {
+            let returned = self.take_back(&mut st);
+            self.restart(&mut st);
+            self.note_transition(Transition::Returned, false);
+            dev_info!(self.dev, "returned {returned} pages after resume\n");
+        } else {
+            Self::prepare_to_drain(&mut st);
+            self.restart(&mut st);
+            self.note_transition(Transition::Deflating, false);
+            dev_info!(
+                self.dev,
+                "the device has {actual} pages in its balloon, we have {told}: deflating all\n"
+            );
+        }
+    }
+
+    /// Takes all pages back from a device that has none of them.
+    ///
+    /// Returns how many; those that compaction has isolated are left to the thread.
+    fn take_back(&self, st: &mut State<'a>) -> u32 {
+        let had = st.held;
+
+        st.slot = match replace(&mut st.slot, Slot::Taken) {
+            Slot::Parked(request) | Slot::Arrived(request) => Self::emptied(request),
+            other => other,
+        };
+        while self.release(st) > 0 {
+            might_sleep();
+        }
+        st.stale = st.held > 0;
+        st.told = 0;
+        had - st.held
+    }
+
+    /// Makes the thread deflate everything, whatever the device knows of it.
+    fn prepare_to_drain(st: &mut State<'a>) {
+        st.drain = true;
+        st.slot = match replace(&mut st.slot, Slot::Taken) {
+            Slot::Parked(request) => match request.meta.kind {
+                // Its pages are on the list and will be deflated with the others.
+                Kind::Inflate => Self::emptied(request),
+                Kind::Deflate => Slot::Parked(request),
+                Kind::MigrateIn => Slot::Arrived(request),
+            },
+            other => other,
+        };
+    }
+
+    /// Sends what a reset interrupted, says how large the balloon is, and lets the thread go on.
+    fn restart(&self, st: &mut State<'a>) {
+        if st.phase == Phase::Frozen {
+            st.phase = Phase::Running;
+        }
+        if self.check_alive(st) {
+            self.tell_actual(st, true);
+            if let Slot::Parked(_) = st.slot {
+                if let Slot::Parked(request) = replace(&mut st.slot, Slot::Taken) {
+                    self.send(st, request);
+                }
+            }
+        }
+        self.shared.wake();
+    }
+
+    /// Publishes what became of the balloon.
+    fn note_transition(&self, transition: Transition, frozen: bool) {
+        self.figures().transition.set(transition as u64);
+        self.figures().frozen.set(u64::from(frozen));
+    }
+}
+
+/// Adds the time since `start` to a counter of nanoseconds.
+fn add_elapsed(counter: &Counter, start: Instant<Monotonic>) {
+    counter.add(u64::try_from(start.elapsed().as_nanos()).unwrap_or(0));
+}
