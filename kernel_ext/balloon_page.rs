@@ -17,6 +17,7 @@ use core::{
     ptr::NonNull, //
 };
 use kernel::{
+    num::casts::usize_as_u64,
     prelude::*,
     types::Opaque, //
 };
@@ -79,10 +80,9 @@ unsafe impl Sync for BalloonPage {}
 fn page_to_pfn(page: *mut bindings::page) -> u64 {
     // SAFETY: The variable is set once, early during boot.
     let base = unsafe { bindings::vmemmap_base };
-    let offset = page.addr().wrapping_sub(base as usize);
+    let offset = page.addr().wrapping_sub(base);
 
-    // CAST: A frame number fits, on the 64-bit machines that have such a map.
-    (offset / size_of::<bindings::page>()) as u64
+    usize_as_u64(offset / size_of::<bindings::page>())
 }
 
 /// Something that can move a balloon page elsewhere for compaction.
@@ -256,8 +256,8 @@ unsafe fn pop(head: *mut bindings::list_head) -> Option<NonNull<bindings::page>>
 /// Implements [`HasPageList`] for a structure with a lifetime parameter.
 macro_rules! impl_has_page_list {
     (impl<$lt:lifetime> for $owner:ty { self.$field:ident }) => {
+        #[expect(unsafe_code, reason = "sound by construction, see below")]
         // SAFETY: The offset is that of a field whose type the function below checks.
-        #[expect(unsafe_code, reason = "sound by construction, see above")]
         unsafe impl<$lt> $crate::kernel_ext::balloon_page::HasPageList for $owner {
             const OFFSET: usize = {
                 fn _check<'b, $lt>(

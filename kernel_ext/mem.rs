@@ -12,7 +12,7 @@ use kernel::bindings;
 /// # Context
 ///
 /// Any.
-pub fn available_pages() -> u64 {
+pub fn available_pages() -> usize {
     // SAFETY: No requirements.
-    u64::try_from(unsafe { bindings::si_mem_available() }).unwrap_or(0)
+    usize::try_from(unsafe { bindings::si_mem_available() }).unwrap_or(0)
 }

@@ -116,8 +116,13 @@ impl WaitQueue {
             if left == 0 {
                 break false;
             }
+            let before = left;
             // SAFETY: `entry` is on the queue and its task is the current one.
             left = unsafe { bindings::wait_woken(entry.get(), mode.state(), left) };
+            if left == before && timeout.is_some() {
+                // Woken within a tick, or not put to sleep at all: makes sure that it ends.
+                left -= 1;
+            }
         };
         // SAFETY: `entry` was added above and nobody else removes it.
         unsafe { bindings::remove_wait_queue(self.head.get(), entry.get()) };

@@ -14,7 +14,8 @@
     non_snake_case,
     non_upper_case_globals,
     unreachable_pub,
-    unsafe_op_in_unsafe_fn
+    unsafe_op_in_unsafe_fn,
+    clippy::undocumented_unsafe_blocks
 )]
 
 use kernel::ffi;

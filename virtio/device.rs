@@ -125,11 +125,12 @@ impl Device<device::Bound> {
     ///
     /// May sleep.
     pub fn needs_reset(&self) -> bool {
-        // SAFETY: `get_status` is a mandatory operation, the device is valid.
-        let status = self
-            .ops()
-            .get_status
-            .map_or(0, |f| unsafe { f(self.as_raw()) });
+        let Some(get_status) = self.ops().get_status else {
+            return false;
+        };
+        // SAFETY: The device is bound, hence valid and registered.
+        let status = unsafe { get_status(self.as_raw()) };
+
         status & STATUS_NEEDS_RESET != 0
     }
 

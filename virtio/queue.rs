@@ -76,9 +76,9 @@ impl<T: AsBytes + Copy + Default, const N: usize, M> OutBuf<T, N, M> {
         Ok(())
     }
 
-    /// Number of elements.
-    pub fn len(&self) -> usize {
-        self.len
+    /// The elements, in the order in which the device will find them.
+    pub fn elements(&self) -> &[T] {
+        self.data.get(..self.len).unwrap_or(&[])
     }
 }
 
@@ -140,12 +140,11 @@ impl<'a, T, const N: usize, M> Queues<'a, T, N, M> {
                 null_mut(),
             )
         })?;
-        for vq in &raw {
-            // A transport that succeeds makes a queue for each name.
-            vqs.push(NonNull::new(*vq).ok_or(EINVAL)?, GFP_KERNEL)?;
+        for vq in raw.iter().copied().filter_map(NonNull::new) {
+            vqs.push(vq, GFP_KERNEL)?;
         }
 
-        // INVARIANT: The queues are those of the transport, and still empty.
+        // INVARIANT: The queues are those of the transport, one for each name, and still empty.
         Ok(Self {
             dev,
             vqs,
@@ -167,7 +166,7 @@ impl<'a, T, const N: usize, M> Queues<'a, T, N, M> {
     ///
     /// # Context
     ///
-    /// May sleep.
+    /// Any.
     pub fn send(
         &mut self,
         index: usize,
@@ -199,7 +198,7 @@ impl<'a, T, const N: usize, M> Queues<'a, T, N, M> {
                 sg.as_mut_ptr(),
                 1,
                 token.cast(),
-                bindings::GFP_KERNEL,
+                bindings::GFP_NOWAIT,
             )
         });
         if let Err(e) = ret {

@@ -6,8 +6,8 @@
 //! changes hands only when the device has answered, or after a reset.
 //!
 //! Lock order: the page locks of compaction, then [`Engine::state`] (compaction only tries it), then
-//! the locks of the ring and of the balloon core. Nobody waits for the device or for memory with
-//! the lock held, so a frozen thread never holds it.
+//! the locks of the ring and of the balloon core. Nobody waits for the device, allocates, or is
+//! frozen with the lock held.
 
 use super::{
     layout::{
@@ -46,6 +46,7 @@ use core::mem::replace;
 use kernel::{
     device::Bound,
     new_mutex,
+    num::casts::usize_as_u64,
     prelude::*,
     sync::{
         Arc,
@@ -109,9 +110,9 @@ pub(super) struct State<'a> {
     pub(super) queues: Option<Queues<'a, Le32, REQUEST_LEN, Job>>,
     pub(super) slot: Slot,
     /// Pages on the list, isolated ones included.
-    pub(super) held: u32,
+    pub(super) held: usize,
     /// `actual` as the device was last told.
-    pub(super) told: u32,
+    pub(super) told: usize,
     /// The device knows nothing of the pages on the list.
     pub(super) stale: bool,
     /// All pages must go through the deflate queue before anything else.
@@ -177,7 +178,7 @@ impl<'a> Engine<'a> {
         })
     }
 
-    /// Creates the queues of the device, which must not be live.
+    /// Creates the queues of the device, which must not be live. Allocates, so take no lock.
     pub(super) fn make_queues(
         dev: &'a Device<Bound>,
     ) -> Result<Queues<'a, Le32, REQUEST_LEN, Job>> {
@@ -205,22 +206,15 @@ impl<'a> Engine<'a> {
 
     /// Does what the answer to a request allows.
     fn answered(&self, slot: &Slot, request: KBox<Request>) -> Slot {
-        let pages = (request.len() as u64) / u64::from(PER_PAGE);
-        let ns = match slot {
-            Slot::Sent(_, since) => u64::try_from(since.elapsed().as_nanos()).unwrap_or(0),
-            _ => 0,
+        let (count, time) = match request.meta.kind {
+            Kind::Inflate => (&self.figures().inflated, &self.figures().inflate_ns),
+            Kind::Deflate => (&self.figures().deflated, &self.figures().deflate_ns),
+            Kind::MigrateIn => return Slot::Arrived(request),
         };
 
-        match request.meta.kind {
-            Kind::Inflate => {
-                self.figures().inflated.add(pages);
-                self.figures().inflate_ns.add(ns);
-            }
-            Kind::Deflate => {
-                self.figures().deflated.add(pages);
-                self.figures().deflate_ns.add(ns);
-            }
-            Kind::MigrateIn => return Slot::Arrived(request),
+        count.add(usize_as_u64(request.elements().len() / PER_PAGE));
+        if let Slot::Sent(_, since) = slot {
+            time.add_elapsed(*since);
         }
         Self::emptied(request)
     }
@@ -263,7 +257,7 @@ impl<'a> Engine<'a> {
         for page in pages.iter() {
             push_page(&mut request, page);
         }
-        st.held += pages.len() as u32;
+        st.held += pages.len();
         self.pages.enqueue(pages);
         self.send(st, request);
     }
@@ -272,12 +266,12 @@ impl<'a> Engine<'a> {
     ///
     /// Returns whether there was any, which may be not so while compaction has some isolated. Does
     /// nothing unless the slot is idle.
-    pub(super) fn deflate(&self, st: &mut State<'a>, max: u32) -> bool {
+    pub(super) fn deflate(&self, st: &mut State<'a>, max: usize) -> bool {
         let Some(mut request) = st.take_idle(Kind::Deflate) else {
             return false;
         };
         let mut pages = replace(&mut request.meta.pages, KVec::new());
-        let taken = self.pages.dequeue(&mut pages, max as usize);
+        let taken = self.pages.dequeue(&mut pages, max);
 
         for page in &pages {
             push_page(&mut request, page);
@@ -287,7 +281,7 @@ impl<'a> Engine<'a> {
             st.slot = Slot::Idle(request);
             return false;
         }
-        st.held -= taken as u32;
+        st.held -= taken;
         self.send(st, request);
         true
     }
@@ -308,15 +302,15 @@ impl<'a> Engine<'a> {
     /// Gives up to [`REQUEST_PAGES`] pages of the list back to the kernel without asking the device.
     ///
     /// Returns how many. Does nothing unless the slot is idle.
-    pub(super) fn release(&self, st: &mut State<'a>) -> u32 {
+    pub(super) fn release(&self, st: &mut State<'a>) -> usize {
         let Some(mut request) = st.take_idle(Kind::Deflate) else {
             return 0;
         };
-        let taken = self.pages.dequeue(&mut request.meta.pages, REQUEST_PAGES) as u32;
+        let taken = self.pages.dequeue(&mut request.meta.pages, REQUEST_PAGES);
 
         st.held -= taken;
         st.slot = Self::emptied(request);
-        self.figures().returned.add(u64::from(taken));
+        self.figures().returned.add(usize_as_u64(taken));
         self.note_held(st);
         taken
     }
@@ -330,9 +324,9 @@ impl<'a> Engine<'a> {
 
         if (actual != st.told || again) && !st.dead && st.queues.is_some() {
             st.told = actual;
-            self.figures().actual.set(u64::from(actual));
+            self.figures().actual.set_pages(actual);
             // The transport has a configuration space, or `probe` would have failed.
-            let _ = self.dev.write(&ACTUAL, actual * PER_PAGE);
+            let _ = self.dev.write(&ACTUAL, to_balloon_pages(actual));
         }
     }
 
@@ -367,7 +361,7 @@ impl<'a> Engine<'a> {
             _ => 1,
         };
 
-        self.figures().held.set(u64::from(st.held));
+        self.figures().held.set_pages(st.held);
         self.figures().in_flight.set(in_flight);
     }
 }
@@ -393,6 +387,11 @@ impl State<'_> {
     }
 }
 
+/// Converts a number of kernel pages for the device.
+pub(super) fn to_balloon_pages(pages: usize) -> u32 {
+    u32::try_from(pages.saturating_mul(PER_PAGE)).unwrap_or(u32::MAX)
+}
+
 /// Adds the balloon pages of `page` to a request.
 ///
 /// A page number that does not fit 32 bits cannot be said to the device; such a page, beyond 16 TiB,
@@ -400,15 +399,15 @@ impl State<'_> {
 pub(super) fn push_page(request: &mut Request, page: &BalloonPage) {
     let first = first_balloon_pfn(page).unwrap_or(0);
 
-    for i in 0..PER_PAGE {
+    for pfn in (first..).take(PER_PAGE) {
         // Never full: the pages of a request are at most `REQUEST_PAGES`.
-        let _ = request.push(Le32::from_cpu(first + i));
+        let _ = request.push(Le32::from_cpu(pfn));
     }
 }
 
 /// Number of the first balloon page in `page`.
 fn first_balloon_pfn(page: &BalloonPage) -> Option<u32> {
-    u32::try_from(page.pfn().checked_mul(u64::from(PER_PAGE))?).ok()
+    u32::try_from(page.pfn().checked_mul(usize_as_u64(PER_PAGE))?).ok()
 }
 
 /// Whether the device can be told of `page`.

@@ -39,15 +39,15 @@ const BALLOON_PAGE_SHIFT: usize = 12;
 
 /// Balloon pages in a kernel page. Everything in this driver counts kernel pages, except what
 /// stands on the wire and in names that say `balloon_pages`.
-pub(super) const PER_PAGE: u32 = 1 << (PAGE_SHIFT - BALLOON_PAGE_SHIFT);
+pub(super) const PER_PAGE: usize = 1 << (PAGE_SHIFT - BALLOON_PAGE_SHIFT);
 
 /// Page numbers in one request: one kernel page full of them on most machines.
 pub(super) const REQUEST_LEN: usize = 1024;
 
 /// Kernel pages in one request; its balloon pages always fit.
-pub(super) const REQUEST_PAGES: usize = REQUEST_LEN / PER_PAGE as usize;
+pub(super) const REQUEST_PAGES: usize = REQUEST_LEN / PER_PAGE;
 
 /// Memory that inflation leaves available, in kernel pages: 32 MiB.
 ///
 /// `MemAvailable` has the reserves of the zones taken off already.
-pub(super) const LEAVE_AVAILABLE: u64 = (32 << 20) >> PAGE_SHIFT;
+pub(super) const LEAVE_AVAILABLE: usize = (32 << 20) >> PAGE_SHIFT;

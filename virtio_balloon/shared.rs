@@ -17,6 +17,7 @@ use crate::kernel_ext::{
 
 use kernel::{
     fmt,
+    num::casts::usize_as_u64,
     prelude::*,
     sync::{
         atomic::{
@@ -28,7 +29,11 @@ use kernel::{
         },
         Arc, //
     },
-    time::Msecs, //
+    time::{
+        Instant,
+        Monotonic,
+        Msecs, //
+    },
 };
 
 /// How long a kernel that is about to be replaced by an image waits for the next bit of progress of
@@ -97,9 +102,19 @@ impl Counter {
         self.0.store(value, Relaxed);
     }
 
+    /// Replaces the value by a number of pages.
+    pub(super) fn set_pages(&self, pages: usize) {
+        self.set(usize_as_u64(pages));
+    }
+
     /// Adds to the value.
     pub(super) fn add(&self, value: u64) {
         self.0.add(value, Relaxed);
+    }
+
+    /// Adds the time since `start`, in nanoseconds.
+    pub(super) fn add_elapsed(&self, start: Instant<Monotonic>) {
+        self.add(u64::try_from(start.elapsed().as_nanos()).unwrap_or(0));
     }
 }
 
@@ -211,7 +226,7 @@ impl Shared {
     /// Writes the contents of the debugfs file.
     pub(super) fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let x = &self.figures;
-        let pages = |counter: &Counter| counter.get() * u64::from(PER_PAGE);
+        let pages = |counter: &Counter| counter.get() * usize_as_u64(PER_PAGE);
         let transition = usize::try_from(x.transition.get())
             .ok()
             .and_then(|i| Transition::NAMES.get(i))

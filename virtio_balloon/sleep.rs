@@ -10,20 +10,15 @@
 
 use super::{
     engine::{
+        to_balloon_pages,
         Engine,
         Kind,
         Phase,
         Slot,
         State, //
     },
-    layout::{
-        ACTUAL,
-        PER_PAGE, //
-    },
-    shared::{
-        Counter,
-        Transition, //
-    },
+    layout::ACTUAL,
+    shared::Transition, //
 };
 use crate::virtio::pm;
 
@@ -55,25 +50,24 @@ impl<'a> Engine<'a> {
             pm::Phase::Suspend | pm::Phase::Freeze | pm::Phase::Poweroff => {
                 figures.freeze_ns.set(0);
                 self.quiesce();
-                add_elapsed(&figures.freeze_ns, start);
+                figures.freeze_ns.add_elapsed(start);
             }
             pm::Phase::FreezeNoirq => self.detector.arm(),
             pm::Phase::ThawNoirq => self.detector.disarm(),
             pm::Phase::Resume => {
                 self.go_on("suspend");
-                add_elapsed(&figures.thaw_ns, start);
+                figures.thaw_ns.add_elapsed(start);
             }
             pm::Phase::Thaw => {
                 self.go_on("hibernation");
-                add_elapsed(&figures.thaw_ns, start);
+                figures.thaw_ns.add_elapsed(start);
             }
             pm::Phase::Restore => {
                 match self.detector.is_resumed() {
                     true => self.wake_up_elsewhere(),
                     false => self.go_on("an abandoned hibernation"),
                 }
-                self.detector.disarm();
-                add_elapsed(&figures.restore_ns, start);
+                figures.restore_ns.add_elapsed(start);
             }
         }
         Ok(())
@@ -101,7 +95,7 @@ impl<'a> Engine<'a> {
             queues.delete(|_, request| *slot = Slot::Parked(request));
         }
         self.note_held(&st);
-        add_elapsed(&self.figures().freeze_ns, start);
+        self.figures().freeze_ns.add_elapsed(start);
     }
 
     /// Creates the queues again on a device that was reset.
@@ -111,15 +105,18 @@ impl<'a> Engine<'a> {
     /// As for [`Queues::new`](crate::virtio::queue::Queues::new).
     pub(super) fn reconnect(&self) -> Result {
         let start = Instant::<Monotonic>::now();
+        let queues = Self::make_queues(self.dev)?;
         let mut st = self.state.lock();
+        let figures = self.figures();
 
-        st.queues = Some(Self::make_queues(self.dev)?);
+        st.queues = Some(queues);
         st.dead = false;
-        self.figures().broken.set(0);
-        self.figures().thaw_ns.set(0);
-        self.figures().restore_ns.set(0);
-        add_elapsed(&self.figures().thaw_ns, start);
-        add_elapsed(&self.figures().restore_ns, start);
+        figures.broken.set(0);
+        // Whether this is a thaw or a restore will turn out later.
+        for counter in [&figures.thaw_ns, &figures.restore_ns] {
+            counter.set(0);
+            counter.add_elapsed(start);
+        }
         Ok(())
     }
 
@@ -139,7 +136,7 @@ impl<'a> Engine<'a> {
         // Fails only if there is no configuration space, and then `probe` would have, too.
         let actual = self.dev.read(&ACTUAL).unwrap_or(0);
         let mut st = self.state.lock();
-        let told = st.told * PER_PAGE;
+        let told = to_balloon_pages(st.told);
 
         if told == 0 || actual == told {
             drop(st);
@@ -165,7 +162,7 @@ impl<'a> Engine<'a> {
     /// Takes all pages back from a device that has none of them.
     ///
     /// Returns how many; those that compaction has isolated are left to the thread.
-    fn take_back(&self, st: &mut State<'a>) -> u32 {
+    fn take_back(&self, st: &mut State<'a>) -> usize {
         let had = st.held;
 
         st.slot = match replace(&mut st.slot, Slot::Taken) {
@@ -207,17 +204,14 @@ impl<'a> Engine<'a> {
                 }
             }
         }
+        self.detector.disarm();
         self.shared.wake();
     }
 
     /// Publishes what became of the balloon.
     fn note_transition(&self, transition: Transition, frozen: bool) {
+        // CAST: The discriminants are small.
         self.figures().transition.set(transition as u64);
         self.figures().frozen.set(u64::from(frozen));
     }
-}
-
-/// Adds the time since `start` to a counter of nanoseconds.
-fn add_elapsed(counter: &Counter, start: Instant<Monotonic>) {
-    counter.add(u64::try_from(start.elapsed().as_nanos()).unwrap_or(0));
 }

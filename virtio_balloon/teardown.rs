@@ -103,7 +103,7 @@ impl<'a> Engine<'a> {
                 }
                 slot => {
                     st.slot = slot;
-                    self.deflate(&mut st, REQUEST_PAGES as u32)
+                    self.deflate(&mut st, REQUEST_PAGES)
                 }
             };
             drop(st);

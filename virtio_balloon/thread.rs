@@ -29,6 +29,7 @@ use crate::kernel_ext::{
 
 use core::mem::replace;
 use kernel::{
+    num::casts::u32_as_usize,
     prelude::*,
     time::{
         Delta,
@@ -50,6 +51,9 @@ const ISOLATED_MS: Msecs = 2;
 /// Shortest and longest time between two attempts to allocate when memory is short, in milliseconds.
 const RETRY_MS: (Msecs, Msecs) = (200, 5000);
 
+/// How long the log stays silent about a shortage of memory that was mentioned.
+const SILENCE: Delta = Delta::from_secs(60);
+
 /// What to do after a step.
 enum Next {
     /// Take the next one.
@@ -62,8 +66,8 @@ enum Next {
 struct Backoff {
     /// No attempt before that.
     until: Option<(Instant<Monotonic>, Msecs)>,
-    /// The shortage was mentioned in the log.
-    said: bool,
+    /// When the log last mentioned the shortage.
+    said: Option<Instant<Monotonic>>,
 }
 
 impl Backoff {
@@ -89,6 +93,16 @@ impl Backoff {
     /// An attempt succeeded.
     fn succeed(&mut self) {
         self.until = None;
+    }
+
+    /// Tells whether it is time to mention the shortage in the log; it will be taken as done.
+    fn may_say(&mut self) -> bool {
+        let due = self.said.is_none_or(|since| since.elapsed() > SILENCE);
+
+        if due {
+            self.said = Some(Instant::now());
+        }
+        due
     }
 }
 
@@ -117,7 +131,7 @@ impl<'a> Engine<'a> {
             batch,
             backoff: Backoff {
                 until: None,
-                said: false,
+                said: None,
             },
             said_slow: false,
         };
@@ -168,7 +182,6 @@ impl<'a> Engine<'a> {
         drop(st);
         if held == target {
             worker.backoff.succeed();
-            worker.backoff.said = false;
             return Next::Wait(None);
         }
         self.grow(worker, target - held, target)
@@ -213,12 +226,12 @@ impl<'a> Engine<'a> {
     }
 
     /// The size that the balloon should have, in kernel pages.
-    fn target(&self, st: &mut State<'a>) -> u32 {
+    fn target(&self, st: &mut State<'a>) -> usize {
         st.drain &= st.held > 0;
         // The transport has a configuration space, or `probe` would have failed.
-        let wanted = self.dev.read(&NUM_PAGES).unwrap_or(0).div_ceil(PER_PAGE);
+        let wanted = u32_as_usize(self.dev.read(&NUM_PAGES).unwrap_or(0)).div_ceil(PER_PAGE);
 
-        self.figures().target.set(u64::from(wanted));
+        self.figures().target.set_pages(wanted);
         match st.drain || self.shared.must_be_empty() {
             true => 0,
             false => wanted,
@@ -226,7 +239,7 @@ impl<'a> Engine<'a> {
     }
 
     /// Allocates up to `want` pages and starts their inflation.
-    fn grow(&self, worker: &mut Worker, want: u32, target: u32) -> Next {
+    fn grow(&self, worker: &mut Worker, want: usize, target: usize) -> Next {
         if self.shared.is_paused() {
             return Next::Wait(None);
         }
@@ -237,7 +250,7 @@ impl<'a> Engine<'a> {
         if worker.batch.is_empty() {
             worker.backoff.fail();
             self.figures().alloc_failures.add(1);
-            if !replace(&mut worker.backoff.said, true) {
+            if worker.backoff.may_say() {
                 dev_info!(
                     self.dev,
                     "memory is short: holding {} of {target} pages, will go on trying\n",
@@ -259,13 +272,10 @@ impl<'a> Engine<'a> {
     }
 
     /// Fills the batch with up to `want` pages, as far as memory allows.
-    fn allocate(&self, worker: &mut Worker, want: u32) {
+    fn allocate(&self, worker: &mut Worker, want: usize) {
         let spare = mem::available_pages().saturating_sub(LEAVE_AVAILABLE);
-        let want = usize::try_from(spare)
-            .unwrap_or(usize::MAX)
-            .min(want as usize);
 
-        for _ in 0..want.min(REQUEST_PAGES) {
+        for _ in 0..want.min(spare).min(REQUEST_PAGES) {
             let Some(page) = BalloonPage::alloc().filter(is_addressable) else {
                 break;
             };
