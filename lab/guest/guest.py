@@ -14,6 +14,7 @@ from typing import Any, Literal, Self
 
 from . import initramfs, trace
 from .agent import Answer, Ready
+from .bootimage import bootable
 from .console import PANIC, Console
 from .errors import GuestError, GuestTimeout, KernelFault, QemuDied, ScriptFailed
 from .facts import facts
@@ -51,6 +52,7 @@ class Guest:
         cpus: int = 1,
         balloon: bool | str = True,
         root_port: bool = False,
+        firmware: bool = False,
         swap_mib: int = 600,
         icount: bool = False,
         modules: Iterable[str] = (),
@@ -67,6 +69,7 @@ class Guest:
         driver          whose virtio_balloon.ko is loaded at the end of the boot; None: no balloon driver
         balloon         False: no balloon device; a string: the device as `-device` takes it, without id and bus
         root_port       the balloon sits behind a PCIe root port with native hotplug, else on the root bus
+        firmware        start the kernel through the firmware, as real machines do; slower, but suspend to RAM needs it
         swap_mib        size of the swap disk; 0: none, the guest cannot hibernate
         icount          one guest instruction takes one nanosecond of the guest's clock (TCG, one CPU)
         modules         further modules to have in the guest; load them with `modprobe`
@@ -85,6 +88,7 @@ class Guest:
         self._cpus = cpus
         self._balloon = balloon if isinstance(balloon, str) else BALLOON if balloon else None
         self._root_port = root_port
+        self._firmware = firmware
         self._swap_mib = swap_mib
         self._icount = icount
         self._files = dict(files)
@@ -131,7 +135,12 @@ class Guest:
             self._dir = None
 
     def finish(self) -> None:
-        """Stops the guest and raises KernelFault when its kernel had complained about anything."""
+        """Stops the guest and raises KernelFault when its kernel had complained about anything that was not raised before.
+
+        Does nothing after `stop()`.
+        """
+        if self._dir is None:
+            return
         try:
             if self._qemu and self._qemu.process.poll() is None:
                 time.sleep(0.05)  # Let the last lines reach the log.
@@ -265,6 +274,8 @@ class Guest:
         Returns the Result of the script when the guest runs on: status not 0 for a hibernation that failed; 0 in the modes
         `reboot` and `test_resume`, whose guest has resumed by itself, and with `pm_test`.
         """
+        if mode == "suspend":
+            self._need_firmware()
         self._send(f"echo {mode} >/sys/power/disk && echo disk >/sys/power/state")
         return self._sleep(timeout)
 
@@ -273,6 +284,8 @@ class Guest:
 
         With mode `s2idle` the caller must arrange for the wakeup; the Result comes after it.
         """
+        if mode == "deep":
+            self._need_firmware()
         self._send(f"echo {mode} >/sys/power/mem_sleep && echo mem >/sys/power/state")
         return self._sleep(timeout)
 
@@ -323,7 +336,7 @@ class Guest:
         options += [f"lab.load={','.join(self._early)}", f"lab.late={','.join(self._late)}"]
         options += [f"lab.swap={SWAP_DEVICE}"] if self._swap_mib else []
         machine = Machine(
-            accel=facts().accel, icount=self._icount, memory_mib=self.memory_mib, cpus=self._cpus, kernel=self.kernel.image,
+            accel=facts().accel, icount=self._icount, memory_mib=self.memory_mib, cpus=self._cpus, kernel=self.kernel.image if self._firmware else bootable(self.kernel.image),
             initrd=initrd, append=" ".join(options), swap_disk=self._dir / "swap.img" if self._swap_mib else None,
             balloon=self._balloon, root_port=self._root_port, extra=self._qemu_options,
         )
@@ -386,12 +399,19 @@ class Guest:
                 raise QemuDied(self._describe(f"QEMU ended with status {status}: {self.qemu.errors()}", script)) from None
             if message and accept(message):
                 return message
+            if isinstance(message, Ready):
+                raise GuestError(self._describe("the guest rebooted", script))
             if asleep_ok and message is None and self._suspended():
                 return None
             if time.monotonic() > end:
                 self._give_up(what, timeout, script)
             if message is None and PANIC.search(self.console.tail(40)):
                 self.check()
+
+    def _need_firmware(self) -> None:
+        # On wakeup QEMU loads a kernel that has no firmware to its memory afresh, over the one that sleeps there.
+        if not self._firmware:
+            raise ValueError("a guest that is to be suspended to RAM needs firmware=True")
 
     def _suspended(self) -> bool:
         try:

@@ -7,9 +7,7 @@ kernel unpacks any number of archives in a row.
 
 from __future__ import annotations
 
-import hashlib
 import lzma
-import os
 import re
 import shutil
 import subprocess
@@ -19,6 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from .cache import cached
 from .cpio import Archive
 from .facts import Kernel
 
@@ -82,20 +81,9 @@ def _closure(source: ModuleSource, modules: Iterable[str]) -> dict[str, tuple[Pa
 def _base(kernel: Kernel, modules: Mapping[str, tuple[Path, list[str]]]) -> bytes:
     """Returns the base archive, from the cache when one with the same inputs is there."""
     busybox = Path(shutil.which("busybox") or "/bin/busybox")
-    key = hashlib.sha256(f"{kernel.release}\n".encode() + INIT.read_bytes() + Path(__file__).read_bytes())
-    for path in (busybox, *(path for _, (path, _) in sorted(modules.items()))):
-        status = path.stat()
-        key.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode())
-    folder = Path(tempfile.gettempdir()) / f"lab-initramfs-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    cached = folder / key.hexdigest()[:32]
-    if cached.exists():
-        return cached.read_bytes()
-    data = _make_base(kernel, modules, busybox)
-    with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
-        file.write(data)
-    os.rename(file.name, cached)
-    return data
+    inputs = [busybox, *(path for _, (path, _) in sorted(modules.items()))]
+    key = kernel.release.encode() + INIT.read_bytes() + Path(__file__).read_bytes()
+    return cached("initramfs", inputs, key, lambda: _make_base(kernel, modules, busybox)).read_bytes()
 
 
 def _make_base(kernel: Kernel, modules: Mapping[str, tuple[Path, list[str]]], busybox: Path) -> bytes:

@@ -86,7 +86,7 @@ class Qemu:
         arguments += ["-chardev", f"file,id=console,path={logs / 'console.log'},append=on"]
         for name, (_, theirs) in pairs.items():
             arguments += ["-chardev", f"socket,id={name},fd={theirs.fileno()}"]
-        arguments += ["-serial", "chardev:console", "-serial", "chardev:agent", "-mon", "chardev=qmp,mode=control"]
+        arguments += ["-serial", "chardev:console", "-serial", "chardev:agent", "-object", "monitor-qmp,id=monitor,chardev=qmp"]
         arguments += ["-msg", "timestamp=on", "-D", str(self.trace)]
         for event in EVENTS:
             arguments += ["-trace", f"enable={event}"]

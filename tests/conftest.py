@@ -1,0 +1,97 @@
+"""Fixtures of the guest tests. They run inside the lab's build root: `make test`, or `python3 -m lab` for single tests.
+
+A test that asks for `kernel` runs once for each kernel of the lab, one that asks for `driver` as well once for our driver and once
+for the C driver, the control. Where C is known to do something else, say so with `@pytest.mark.c_differs("what it does")`: the test
+must then fail with the C driver.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from lab.guest import Guest, facts  # noqa: E402
+from lab.guest.logs import log_dir, run_dir  # noqa: E402
+
+GUESTS = pytest.StashKey[list[Guest]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kernel", action="append", help="run on this kernel of the lab only (may be repeated)")
+    parser.addoption("--driver", action="append", choices=["rust", "c"], help="run with this balloon driver only (may be repeated)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "c_differs(what): the C driver is known to fail this test, because it does `what`")
+    try:
+        known = facts().kernels
+    except RuntimeError as error:
+        raise pytest.UsageError(str(error)) from error
+    for name in config.getoption("--kernel") or []:
+        if name not in known:
+            raise pytest.UsageError(f"the lab has no kernel {name}, it has: {', '.join(known)}")
+
+
+def pytest_report_header() -> list[str]:
+    kernels = ", ".join(f"{kernel.name} ({kernel.release})" for kernel in facts().kernels.values())
+    return [f"guest kernels: {kernels}; accel: {facts().accel}; logs: {run_dir()}"]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    kernels = metafunc.config.getoption("--kernel") or list(facts().kernels)
+    drivers = metafunc.config.getoption("--driver") or ["rust", "c"]
+    if "driver" in metafunc.fixturenames and "kernel" in metafunc.fixturenames:
+        differs = metafunc.definition.get_closest_marker("c_differs")
+        marks = {"rust": (), "c": (pytest.mark.xfail(strict=True, reason=f"C {differs.args[0]}"),) if differs else ()}
+        pairs = [(kernel, driver) for kernel in kernels for driver in drivers]
+        metafunc.parametrize(
+            ("kernel", "driver"),
+            [pytest.param(kernel, driver, id=f"{kernel}-{driver}", marks=marks[driver]) for kernel, driver in pairs],
+        )
+    elif "kernel" in metafunc.fixturenames:
+        metafunc.parametrize("kernel", kernels)
+
+
+@pytest.fixture
+def guests(request: pytest.FixtureRequest) -> Iterator[Callable[..., Guest]]:
+    """A factory of guests: takes what `Guest` takes, gives a guest that is not started yet.
+
+    When the test is over the guests are stopped; a kernel that had complained fails the test even then.
+    """
+    made: list[Guest] = request.node.stash.setdefault(GUESTS, [])
+
+    def make(name: str = "guest", **options: object) -> Guest:
+        guest = Guest(name, logs=log_dir(request.node.nodeid.partition("::")[2], name), **options)
+        made.append(guest)
+        return guest
+
+    yield make
+    errors = []
+    for guest in made:
+        try:
+            guest.finish()
+        except Exception as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
+
+
+@pytest.fixture
+def guest(guests: Callable[..., Guest], kernel: str, driver: str) -> Guest:
+    """A started guest of 1 GiB with a balloon, for the kernel and the driver of the test."""
+    return guests(kernel=kernel, driver=driver).start()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Names the guests' logs in every failure."""
+    report = yield
+    if report.failed:
+        for guest in item.stash.get(GUESTS, []):
+            report.sections.append((f"guest {guest.name}: {guest.logs}/console.log, qmp.log", guest.console.tail(15)))
+    return report
