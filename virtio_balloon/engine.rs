@@ -327,6 +327,7 @@ impl<'a> Engine<'a> {
             self.figures().actual.set_pages(actual);
             // The transport has a configuration space, or `probe` would have failed.
             let _ = self.dev.write(&ACTUAL, to_balloon_pages(actual));
+            self.shared.wake_waiters();
         }
     }
 

@@ -205,19 +205,22 @@ impl Shared {
         self.wake();
     }
 
-    /// Waits until the balloon is empty, or until its deflation makes no progress.
-    fn wait_until_empty(&self) {
-        loop {
-            let before = self.figures.held.get();
-            let done = || {
-                let held = self.figures.held.get();
-                held != before || held == 0 || self.ended.load(Acquire)
-            };
+    /// Makes all waiters but an idle thread look at their conditions.
+    pub(super) fn wake_waiters(&self) {
+        self.queue.wake_all();
+    }
 
-            if before == 0
-                || self.ended.load(Acquire)
-                || !self.wait(Mode::Brief, Some(DEFLATION_STALLS_MS), done)
-            {
+    /// Waits until the device has agreed that the balloon is empty, or makes no progress.
+    fn wait_until_empty(&self) {
+        let figures = &self.figures;
+        let ended = || self.ended.load(Acquire);
+        let empty = || figures.held.get() + figures.in_flight.get() + figures.actual.get() == 0;
+
+        while !empty() && !ended() {
+            let before = figures.actual.get();
+            let moved = || figures.actual.get() != before || empty() || ended();
+
+            if !self.wait(Mode::Brief, Some(DEFLATION_STALLS_MS), moved) {
                 return;
             }
         }
