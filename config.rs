@@ -102,3 +102,41 @@ impl<T> Field<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_fall_into_the_right_word() {
+        let set = Features::from_words([1 << 32, 1 << 63]);
+
+        for bit in 0..=Features::BITS {
+            assert_eq!(set.has(bit), bit == VERSION_1 || bit == 127, "bit {bit}");
+        }
+        assert!(!set.has(FeatureBit::MAX));
+    }
+
+    #[test]
+    fn without_takes_out_one_bit_only() {
+        let all = Features::from_words([u64::MAX; 2]);
+
+        assert_eq!(all.without(0).words(), [!1, u64::MAX]);
+        assert_eq!(all.without(63).words(), [!(1 << 63), u64::MAX]);
+        assert_eq!(all.without(64).words(), [u64::MAX, !1]);
+        assert_eq!(all.without(127).words(), [u64::MAX, !(1 << 63)]);
+        assert_eq!(all.without(Features::BITS), all);
+        assert_eq!(all.without(5).without(5), all.without(5));
+    }
+
+    #[test]
+    fn gated_field_exists_with_its_feature_only() {
+        let none = Features::default();
+        let field = Field::<u32>::gated(8, 70);
+
+        assert!(Field::<u32>::new(0).exists(none));
+        assert!(!field.exists(none));
+        assert!(field.exists(Features::from_words([0, 1 << 6])));
+        assert_eq!(field.offset(), 8);
+    }
+}
