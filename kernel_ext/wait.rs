@@ -10,9 +10,14 @@ use kernel::{
     bindings,
     prelude::*,
     sync::LockClassKey,
-    task::MAX_SCHEDULE_TIMEOUT,
+    task::{
+        might_sleep,
+        MAX_SCHEDULE_TIMEOUT, //
+    },
     time::{
         msecs_to_jiffies,
+        Instant,
+        Monotonic,
         Msecs, //
     },
     types::Opaque, //
@@ -84,7 +89,7 @@ impl WaitQueue {
     ///
     /// Returns whether the condition holds. It is looked at before the first wait and after each
     /// wake-up; a wake-up between look and wait is not lost. A kernel thread that was asked to stop
-    /// does not wait: its condition must cover that.
+    /// does not sleep here, so its condition should cover that.
     ///
     /// # Context
     ///
@@ -95,10 +100,7 @@ impl WaitQueue {
         timeout: Option<Msecs>,
         mut condition: impl FnMut() -> bool,
     ) -> bool {
-        let mut left = match timeout {
-            None => MAX_SCHEDULE_TIMEOUT,
-            Some(ms) => c_long::try_from(msecs_to_jiffies(ms)).unwrap_or(c_long::MAX),
-        };
+        let start = Instant::<Monotonic>::now();
         let entry = Opaque::<bindings::wait_queue_entry>::zeroed();
 
         // SAFETY: `entry` lives on this stack until it is removed below and is not moved. Its list
@@ -113,21 +115,30 @@ impl WaitQueue {
             if condition() {
                 break true;
             }
-            if left == 0 {
+            let Some(left) = jiffies_left(start, timeout) else {
                 break false;
-            }
-            let before = left;
+            };
+            // Wakers that never let a task sleep must not keep the others from running.
+            might_sleep();
             // SAFETY: `entry` is on the queue and its task is the current one.
-            left = unsafe { bindings::wait_woken(entry.get(), mode.state(), left) };
-            if left == before && timeout.is_some() {
-                // Woken within a tick, or not put to sleep at all: makes sure that it ends.
-                left -= 1;
-            }
+            unsafe { bindings::wait_woken(entry.get(), mode.state(), left) };
         };
         // SAFETY: `entry` was added above and nobody else removes it.
         unsafe { bindings::remove_wait_queue(self.head.get(), entry.get()) };
         held
     }
+}
+
+/// How many ticks are left of `timeout` milliseconds since `start`; `None` if none are.
+fn jiffies_left(start: Instant<Monotonic>, timeout: Option<Msecs>) -> Option<c_long> {
+    let Some(timeout) = timeout else {
+        return Some(MAX_SCHEDULE_TIMEOUT);
+    };
+    let left = Msecs::try_from(i64::from(timeout) - start.elapsed().as_millis()).ok()?;
+
+    c_long::try_from(msecs_to_jiffies(left))
+        .ok()
+        .filter(|ticks| *ticks > 0)
 }
 
 /// Creates a [`WaitQueue`] initialiser with a lock class of its own.

@@ -27,10 +27,13 @@ use super::{
 };
 use crate::{
     balloon::BalloonDriver,
-    kernel_ext::balloon_page::{
-        impl_has_page_list,
-        BalloonPage,
-        PageList, //
+    kernel_ext::{
+        balloon_page::{
+            impl_has_page_list,
+            BalloonPage,
+            PageList, //
+        },
+        wait::Mode, //
     },
     virtio::{
         queue::{
@@ -54,9 +57,13 @@ use kernel::{
     },
     time::{
         Instant,
-        Monotonic, //
+        Monotonic,
+        Msecs, //
     },
 };
+
+/// How long a waiter relies on a notification before it looks for the answer, in milliseconds.
+const LOOK_MS: Msecs = 100;
 
 /// What a request is for, and what becomes of its pages when the device has answered.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -202,6 +209,31 @@ impl<'a> Engine<'a> {
             }
         }
         self.note_held(st);
+    }
+
+    /// Waits up to `limit` milliseconds for the answer to the request that is under way, if there is
+    /// one, or until `give_up` says that it makes no sense. Looks for it without a notification, too.
+    ///
+    /// Returns whether the device has nothing to answer.
+    pub(super) fn wait_for_answer(
+        &self,
+        limit: Msecs,
+        give_up: impl Fn(&mut State<'a>) -> bool,
+    ) -> bool {
+        let look = || {
+            let mut st = self.state.lock();
+
+            self.reap(&mut st);
+            (!matches!(st.slot, Slot::Sent(..)), give_up(&mut st))
+        };
+
+        for _ in 0..=limit / LOOK_MS {
+            let done = || matches!(look(), (true, _) | (_, true));
+            if self.shared.wait(Mode::Brief, Some(LOOK_MS), done) {
+                break;
+            }
+        }
+        look().0
     }
 
     /// Does what the answer to a request allows.

@@ -18,12 +18,9 @@ use super::{
     },
     layout::INFLATE, //
 };
-use crate::kernel_ext::{
-    balloon_page::{
-        BalloonPage,
-        Migrate, //
-    },
-    wait::Mode, //
+use crate::kernel_ext::balloon_page::{
+    BalloonPage,
+    Migrate, //
 };
 
 use core::mem::replace;
@@ -38,10 +35,10 @@ const ANSWER_MS: Msecs = 1000;
 impl Migrate for Engine<'_> {
     fn migrate(&self, new: BalloonPage, old: BalloonPage) -> Result {
         self.migrate_in(new)?;
-        self.wait_while_sent();
+        self.wait_for_answer(ANSWER_MS, |st| !self.may_migrate(st));
         self.migrate_out(old)?;
         // Compaction would like to find the old page free, but need not.
-        self.wait_while_sent();
+        self.wait_for_answer(ANSWER_MS, |st| !self.may_migrate(st));
         Ok(())
     }
 }
@@ -109,15 +106,5 @@ impl<'a> Engine<'a> {
         let usable = st.queues.as_ref().is_some_and(|q| !q.is_broken(INFLATE));
 
         st.phase == Phase::Running && !st.dead && !st.stale && usable && !self.shared.is_paused()
-    }
-
-    /// Waits until the device answers the request that is under way, as long as that makes sense.
-    fn wait_while_sent(&self) {
-        self.shared.wait(Mode::Brief, Some(ANSWER_MS), || {
-            let mut st = self.state.lock();
-
-            self.reap(&mut st);
-            !matches!(st.slot, Slot::Sent(..)) || !self.may_migrate(&st)
-        });
     }
 }

@@ -10,8 +10,6 @@ use super::{
     },
     layout::REQUEST_PAGES, //
 };
-use crate::kernel_ext::wait::Mode;
-
 use core::mem::replace;
 use kernel::{
     prelude::*,
@@ -77,12 +75,7 @@ impl<'a> Engine<'a> {
     /// Deflates page by page until nothing is left; returns whether the device went along.
     fn deflate_all(&self) -> bool {
         loop {
-            let answered = self.shared.wait(Mode::Brief, Some(ANSWER_MS), || {
-                let mut st = self.state.lock();
-
-                self.reap(&mut st);
-                !matches!(st.slot, Slot::Sent(..)) || !self.check_alive(&mut st)
-            });
+            let answered = self.wait_for_answer(ANSWER_MS, |st| !self.check_alive(st));
             let mut st = self.state.lock();
 
             if !answered || !self.check_alive(&mut st) {
