@@ -302,17 +302,13 @@ impl<'a> Engine<'a> {
         let Some(mut request) = st.take_idle(Kind::Deflate) else {
             return false;
         };
-        let mut pages = replace(&mut request.meta.pages, KVec::new());
-        let taken = self.pages.dequeue(&mut pages, max);
+        let taken = self.pages.dequeue(&mut request.meta.pages, max);
 
-        for page in &pages {
-            push_page(&mut request, page);
-        }
-        request.meta.pages = pages;
         if taken == 0 {
             st.slot = Slot::Idle(request);
             return false;
         }
+        name_own_pages(&mut request);
         st.held -= taken;
         self.send(st, request);
         true
@@ -322,12 +318,7 @@ impl<'a> Engine<'a> {
     /// that is done with.
     pub(super) fn deflate_arrived(&self, st: &mut State<'a>, mut request: KBox<Request>) {
         request.meta.kind = Kind::Deflate;
-        request.clear();
-        let pages = replace(&mut request.meta.pages, KVec::new());
-        for page in &pages {
-            push_page(&mut request, page);
-        }
-        request.meta.pages = pages;
+        name_own_pages(&mut request);
         self.send(st, request);
     }
 
@@ -429,13 +420,24 @@ pub(super) fn to_balloon_pages(pages: usize) -> u32 {
 ///
 /// A page number that does not fit 32 bits cannot be said to the device; such a page, beyond 16 TiB,
 /// is never inflated, because [`is_addressable`] filters it out.
-pub(super) fn push_page(request: &mut Request, page: &BalloonPage) {
+fn push_page(request: &mut Request, page: &BalloonPage) {
     let first = first_balloon_pfn(page).unwrap_or(0);
 
     for pfn in (first..).take(PER_PAGE) {
         // Never full: the pages of a request are at most `REQUEST_PAGES`.
         let _ = request.push(Le32::from_cpu(pfn));
     }
+}
+
+/// Makes a request name the pages that it owns.
+pub(super) fn name_own_pages(request: &mut Request) {
+    let pages = replace(&mut request.meta.pages, KVec::new());
+
+    request.clear();
+    for page in &pages {
+        push_page(request, page);
+    }
+    request.meta.pages = pages;
 }
 
 /// Number of the first balloon page in `page`.

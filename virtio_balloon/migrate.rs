@@ -9,7 +9,7 @@
 use super::{
     engine::{
         is_addressable,
-        push_page,
+        name_own_pages,
         Engine,
         Kind,
         Phase,
@@ -57,9 +57,9 @@ impl<'a> Engine<'a> {
         }
         self.reap(&mut st);
         let mut request = st.take_idle(Kind::MigrateIn).ok_or(EAGAIN)?;
-        push_page(&mut request, &new);
         // There is room in an empty request.
         let _ = request.meta.pages.push_within_capacity(new);
+        name_own_pages(&mut request);
         self.send(&mut st, request);
         match replace(&mut st.slot, Slot::Taken) {
             // Refused by the queue: the device never saw it.
