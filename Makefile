@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# Everything is done by the lab: `python3 -m lab COMMAND`. Kbuild describes the modules.
+
+PYTHON ?= python3
+
+# What the command line may set; the lab reads it from the environment.
+export KDIR OUT LLVM RELEASE KERNEL TESTS PYTEST_ARGS ACCEL LAB_CACHE LINUX_SOURCE DEBIAN_MIRROR
+
+TARGETS := modules stock-modules demo test test-long lint rustfmt doctor shell update clean distclean
+
+.PHONY: help $(TARGETS)
+
+help: ## this list
+	@sed -n 's/^#\? \?\([a-z-]\+\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
+
+modules:	## build the modules for the lab's kernel, or: KDIR=<prepared kernel build> [OUT=<folder>] [LLVM=1]
+stock-modules:	## build the modules for Debian's own kernel: the newest, or RELEASE=<uname -r>
+demo:		## hibernate a guest with an inflated balloon, beside one with the C driver: [KERNEL=full]
+test:		## run the tests on both kernels: [TESTS=<files>] [PYTEST_ARGS=<options>] [ACCEL=tcg]
+test-long:	## run the tests and the long ones
+lint:		## check the style: rustfmt, checkpatch, clippy
+rustfmt:	## format the Rust files
+doctor:		## say what is there, what is missing and how much disk is left
+shell:		## open a shell in the build root
+update:		## make the build root anew from today's archive
+clean:		## remove build/
+distclean:	## remove build/ and the cache
+
+$(TARGETS):
+	@$(PYTHON) -m lab $@

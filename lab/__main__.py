@@ -1,0 +1,147 @@
+"""The lab's commands, run on the host: `python3 -m lab COMMAND`. The Makefile has a target for each."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+from lab import buildroot, cache, doctor, enter, host, kdir, kernels, lint, modules, paths
+from lab.errors import LabError
+from lab.progress import Steps
+
+BOTH = ["stock", "full"]
+
+
+def build_modules() -> int:
+    """Builds our modules for the lab's kernel `full`, or for the kernel build that KDIR names."""
+    out = Path(os.environ.get("OUT") or paths.BUILD / "modules").resolve()
+    named = os.environ.get("KDIR")
+    if named:
+        made = kdir.build(Steps(1).begin("modules"), Path(named).resolve(), out, os.environ.get("LLVM", ""))
+    else:
+        steps = Steps(2 + kernels.STEPS)
+        buildroot.ensure(steps.begin("build root"))
+        kernel = kernels.prepare("full", steps)
+        made = modules.build(steps.begin("modules"), kernel, modules.out_folder(kernel))
+    return _show(made)
+
+
+def stock_modules() -> int:
+    """Builds our modules for Debian's kernel: the archive's newest 7.3, or RELEASE (as `uname -r` prints it)."""
+    steps = Steps(2 + kernels.STEPS)
+    buildroot.ensure(steps.begin("build root"))
+    kernel = kernels.prepare("stock", steps)
+    return _show(modules.build(steps.begin("modules"), kernel, modules.out_folder(kernel)))
+
+
+def demo() -> int:
+    """Shows two guests hibernate with an inflated balloon, ours and C's, on the kernel that KERNEL names."""
+    kernel = os.environ.get("KERNEL") or "stock"
+    if kernel not in BOTH:
+        raise LabError(f"KERNEL={kernel}: it must be stock or full")
+    facts = _prepare([kernel])
+    return _inside(["python3", "-m", "lab.demo", "--kernel", kernel], facts)
+
+
+def test() -> int:
+    """Runs the tests on both kernels."""
+    return _pytest(["-m", "not long"])
+
+
+def test_long() -> int:
+    """Runs the tests that take hours' worth of guest time as well."""
+    return _pytest([])
+
+
+def run_lint() -> int:
+    """Checks the style: rustfmt, checkpatch, clippy."""
+    lint.check(Steps(lint.STEPS))
+    print("lint: no complaints")
+    return 0
+
+
+def run_rustfmt() -> int:
+    """Formats the Rust files."""
+    lint.rustfmt(Steps(2))
+    return 0
+
+
+def shell() -> int:
+    """Opens a shell in the build root; the checkout is at /src, the cache at /cache."""
+    root = buildroot.ensure(Steps(1).begin("build root"))
+    return enter.run(root, ["bash"])
+
+
+def update() -> int:
+    """Makes the build root anew from what the archive has today; kernels follow when their source or tools changed."""
+    buildroot.entry().discard()
+    buildroot.ensure(Steps(1).begin("build root"))
+    return 0
+
+
+def clean() -> int:
+    """Removes what was built in the checkout."""
+    shutil.rmtree(paths.BUILD, ignore_errors=True)
+    return 0
+
+
+def distclean() -> int:
+    """Removes what was built in the checkout, and the cache."""
+    clean()
+    cache.remove_all()
+    return 0
+
+
+COMMANDS = {
+    "modules": build_modules, "stock-modules": stock_modules, "demo": demo, "test": test, "test-long": test_long,
+    "lint": run_lint, "rustfmt": run_rustfmt, "doctor": doctor.report, "shell": shell, "update": update,
+    "clean": clean, "distclean": distclean,
+}
+
+
+def _prepare(names: list[str]) -> Path:
+    return modules.for_guests(Steps(modules.STEPS_ALL + modules.STEPS_EACH * len(names)), names)
+
+
+def _pytest(default: list[str]) -> int:
+    facts = _prepare(BOTH)
+    chosen = shlex.split(os.environ.get("TESTS", "")) or ["tests"]
+    return _inside(["python3", "-m", "pytest", *default, *shlex.split(os.environ.get("PYTEST_ARGS", "")), *chosen], facts)
+
+
+def _inside(argv: list[str], facts: Path) -> int:
+    print(f"lab: {' '.join(argv)}", flush=True)
+    return enter.run(buildroot.root(), argv, {"LAB_FACTS": paths.inside(facts)})
+
+
+def _show(made: list[Path]) -> int:
+    for module in made:
+        print(module)
+    return 0
+
+
+def main() -> int:
+    """Runs one command; its exit status."""
+    parser = argparse.ArgumentParser(prog="python3 -m lab", description="The lab's commands; `make help` explains them.")
+    parser.add_argument("command", choices=sorted(COMMANDS))
+    command = COMMANDS[parser.parse_args().command]
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    if "MAKELEVEL" in os.environ:
+        host.die_with_parent(signal.SIGTERM)
+    try:
+        return command()
+    except LabError as error:
+        print(f"lab: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("lab: interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
