@@ -1,0 +1,64 @@
+"""Whether guests can run on KVM: only if one really boots on it; otherwise on QEMU's own emulator, TCG."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Optional
+
+from lab import buildroot, enter, host, paths
+from lab.errors import LabError
+from lab.kernels import Kernel
+
+SECONDS = 30
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+# A kernel without a root file system has come all the way when it says this.
+MARKER = "Unable to mount root fs"
+
+
+def chosen(kernel: Kernel) -> tuple[str, str]:
+    """`kvm` or `tcg`, and why. $ACCEL decides if set; else a probe with this kernel, once per boot of the host."""
+    asked = os.environ.get("ACCEL")
+    if asked:
+        if asked not in ("kvm", "tcg"):
+            raise LabError(f"ACCEL={asked}: it must be kvm or tcg")
+        return asked, "as ACCEL= says"
+    known = remembered()
+    if known:
+        return known
+    answer = _probe(kernel)
+    memory = _memory()
+    draft = memory.with_name(f"{memory.name}.{os.getpid()}")
+    draft.write_text(json.dumps({"boot": BOOT_ID.read_text(), "answer": answer}) + "\n")
+    draft.rename(memory)
+    return answer
+
+
+def remembered() -> Optional[tuple[str, str]]:
+    """The answer of a probe since the host booted, None if there was none; without /dev/kvm no probe is needed."""
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return "tcg", "this user cannot open /dev/kvm" if os.path.exists("/dev/kvm") else "there is no /dev/kvm"
+    try:
+        memory = json.loads(_memory().read_text())
+    except (OSError, ValueError):
+        return None
+    return tuple(memory["answer"]) if memory["boot"] == BOOT_ID.read_text() else None
+
+
+def _memory() -> Path:
+    return paths.cache() / "accel.json"
+
+
+def _probe(kernel: Kernel) -> tuple[str, str]:
+    qemu = ["timeout", str(SECONDS), "qemu-system-x86_64", "-accel", "kvm", "-machine", "q35", "-cpu", "host", "-smp", "2",
+            "-m", "256", "-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot", "-kernel", kernel.image,
+            "-append", "console=ttyS0 panic=-1"]
+    done = subprocess.run(enter.command(buildroot.root(), qemu), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, preexec_fn=host.die_with_parent, check=False)
+    said = done.stdout.decode(errors="replace")
+    if MARKER in said:
+        return "kvm", "a probe guest booted"
+    last = (said.strip().splitlines() or ["nothing"])[-1].strip()[:100]
+    return "tcg", f"/dev/kvm is there, but a probe guest did not boot in {SECONDS} s; its last line: {last}"
