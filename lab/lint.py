@@ -1,0 +1,53 @@
+"""`make lint` and `make rustfmt`: the kernel's own style checks, with the tools of the build root."""
+
+from __future__ import annotations
+
+from lab import buildroot, enter, kernels, modules, paths
+from lab.kernels import Kernel
+from lab.progress import Steps
+
+LOG = paths.BUILD / "logs" / "lint.log"
+STEPS = 4 + kernels.STEPS
+
+
+def check(steps: Steps) -> None:
+    """Runs every check. Raises LabError at the first that complains."""
+    files = sources()
+    buildroot.ensure(steps.begin("build root"))
+    LOG.unlink(missing_ok=True)
+    _in_root(steps, "rustfmt", ["rustfmt", "--check", "--edition", "2021", *files], "`make rustfmt` puts it right")
+    kernel = kernels.prepare("stock", steps)
+    _checkpatch(steps, kernel, [*files, "Kbuild", "Kconfig"])
+    _clippy(steps, kernel)
+
+
+def rustfmt(steps: Steps) -> None:
+    """Formats every Rust file in place. Raises LabError if rustfmt cannot."""
+    buildroot.ensure(steps.begin("build root"))
+    _in_root(steps, "rustfmt", ["rustfmt", "--edition", "2021", *sources()])
+
+
+def sources() -> list[str]:
+    """The Rust files of the project, relative to the checkout."""
+    found = (path.relative_to(paths.CHECKOUT) for path in paths.CHECKOUT.rglob("*.rs") if paths.BUILD not in path.parents)
+    return sorted(str(path) for path in found)
+
+
+def _checkpatch(steps: Steps, kernel: Kernel, files: list[str]) -> None:
+    script = f"{kernel.source}/scripts/checkpatch.pl"
+    options = ["--root", kernel.source, "--strict", "--terse", "--show-types", "--no-summary", "--quiet"]
+    _in_root(steps, "checkpatch", ["perl", script, *options, "-f", *files])
+
+
+def _clippy(steps: Steps, kernel: Kernel) -> None:
+    step = steps.begin("clippy")
+    for folder, name in ((paths.CHECKOUT, "clippy"), (modules.TEST_MODULES, "clippy-tests")):
+        if folder.is_dir():
+            modules.make(step, kernel, folder, paths.BUILD / name, ("CLIPPY=1", "KRUSTFLAGS=-Dwarnings"), LOG)
+    step.done("no complaints")
+
+
+def _in_root(steps: Steps, title: str, argv: list[str], advice: str = "") -> None:
+    step = steps.begin(title)
+    step.run(enter.command(buildroot.root(), argv), LOG, "running", hints={"": advice})
+    step.done("no complaints")
