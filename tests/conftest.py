@@ -19,6 +19,7 @@ from lab.guest import Guest, facts  # noqa: E402
 from lab.guest.logs import log_dir, run_dir  # noqa: E402
 
 GUESTS = pytest.StashKey[list[Guest]]()
+FAILED = pytest.StashKey[bool]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -74,7 +75,10 @@ def guests(request: pytest.FixtureRequest) -> Iterator[Callable[..., Guest]]:
     errors = []
     for guest in made:
         try:
-            guest.finish()
+            if request.node.stash.get(FAILED, False):
+                guest.stop()
+            else:
+                guest.finish()
         except Exception as error:
             errors.append(error)
     if errors:
@@ -91,6 +95,8 @@ def guest(guests: Callable[..., Guest], kernel: str, driver: str) -> Guest:
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     """Names the guests' logs in every failure."""
     report = yield
+    if report.failed or hasattr(report, "wasxfail"):
+        item.stash[FAILED] = True
     if report.failed:
         for guest in item.stash.get(GUESTS, []):
             report.sections.append((f"guest {guest.name}: {guest.logs}/console.log, qmp.log", guest.console.tail(15)))

@@ -39,7 +39,8 @@ class Traffic:
     notifications: Counter[int] = field(default_factory=Counter)
     """Notifications of each queue of the balloon, by queue number."""
     actual: list[tuple[float, int]] = field(default_factory=list)
-    """Each value of `actual` that the driver wrote, with its time; the first entry is the value at the beginning."""
+    """Each value of `actual` that the driver wrote, with its time; the first entry is the value at the beginning, and each further
+    QEMU process begins with 0, as its device does."""
     resets: int = 0
     """Resets of the device by the driver."""
 
@@ -81,7 +82,10 @@ def read(path: Path, start: int, end: int | None, traffic: Traffic) -> None:
     before = b"1" if start else b"0"  # A device that has been in use for a while, or that of a new QEMU process.
     balloon = device = b""
     queue = -1
-    for stamp, event, rest in _LINE.findall(data):
+    events = _LINE.findall(data)
+    if start == 0 and events:
+        traffic.actual.append((_seconds(events[0][0]), 0))
+    for stamp, event, rest in events:
         words = rest.split()
         if event == b"virtio_balloon_handle_output":
             balloon = device
