@@ -12,7 +12,7 @@ from lab import buildroot, enter, host, paths
 from lab.errors import LabError
 from lab.kernels import Kernel
 
-SECONDS = 30
+SECONDS = 15
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 # A kernel without a root file system has come all the way when it says this.
 MARKER = "Unable to mount root fs"
@@ -60,5 +60,6 @@ def _probe(kernel: Kernel) -> tuple[str, str]:
     said = done.stdout.decode(errors="replace")
     if MARKER in said:
         return "kvm", "a probe guest booted"
-    last = (said.strip().splitlines() or ["nothing"])[-1].strip()[:100]
-    return "tcg", f"/dev/kvm is there, but a probe guest did not boot in {SECONDS} s; its last line: {last}"
+    lines = [line.strip() for line in said.splitlines() if line.strip() and "terminating on signal" not in line]
+    last = f"its last line: {lines[-1][:100]}" if lines else "it printed nothing"
+    return "tcg", f"/dev/kvm is there, but a probe guest did not boot in {SECONDS} s, {last}"

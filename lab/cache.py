@@ -139,16 +139,17 @@ def entries() -> Iterator[Path]:
 
 
 def prune(kind: str) -> None:
-    """Removes the kind's other entries that nobody uses and nobody has used for KEEP_DAYS days."""
+    """Removes the kind's entries that a killed run left half-made, and those that nobody has used for KEEP_DAYS days."""
     oldest = time.time() - KEEP_DAYS * 86400
     for path in entries():
         stamp = path / STAMP
-        used = (stamp if stamp.exists() else path).stat().st_mtime
-        if path.name.rpartition("-")[0] != kind or path.name in _held or used > oldest:
+        if path.name.rpartition("-")[0] != kind or path.name in _held or (
+                stamp.exists() and stamp.stat().st_mtime > oldest):
             continue
         lock = Lock(path.name)
         if lock.try_exclusive():
-            print(f"lab: removing {path.name} from the cache, not used for {KEEP_DAYS} days", flush=True)
+            why = f"not used for {KEEP_DAYS} days" if stamp.exists() else "left half-made by a killed run"
+            print(f"lab: removing {path.name} from the cache, {why}", flush=True)
             remove(path)
         lock.release()
 

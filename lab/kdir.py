@@ -26,14 +26,15 @@ def build(step: Step, kdir: Path, out: Path, llvm: str) -> list[Path]:
     """Builds for the kernel build in `kdir` into `out`; returns the .ko files. Raises LabError with one clear line."""
     config = _config(kdir)
     _check_kernel(kdir, config)
-    _check_tools(config, llvm)
+    compiler = _check_tools(config, llvm)
     out.mkdir(parents=True, exist_ok=True)
     stamp = out / ".kernel"
     if out.joinpath("Module.symvers").exists() and (not stamp.exists() or stamp.read_text() != str(kdir)):
         raise LabError(f"{out} holds modules for another kernel: remove it (make clean), or name another folder with OUT=")
     stamp.write_text(str(kdir))
-    command = ["make", "-C", str(kdir), f"-j{os.cpu_count()}", f"M={paths.CHECKOUT}", f"MO={out}", "modules"]
-    step.run(command + ([f"LLVM={llvm}"] if llvm else []), paths.BUILD / "logs" / "modules.log", "building")
+    command = ["make", "-C", str(kdir), f"-j{os.cpu_count()}", f"M={paths.CHECKOUT}", f"MO={out}", "modules",
+               f"LLVM={llvm}" if llvm else f"CC={compiler}"]
+    step.run(command, paths.BUILD / "logs" / "modules.log", "building")
     step.done(str(out))
     return sorted(out.glob("*.ko"))
 
@@ -67,7 +68,8 @@ def _check_kernel(kdir: Path, config: dict[str, str]) -> None:
         raise LabError(f"KDIR={kdir} has no Module.symvers: build the kernel (`make`), or put the one of the binary kernel there")
 
 
-def _check_tools(config: dict[str, str], llvm: str) -> None:
+def _check_tools(config: dict[str, str], llvm: str) -> str:
+    """Raises LabError unless the host's tools are those of the kernel; returns the C compiler's name."""
     clang = "CONFIG_CC_IS_CLANG" in config
     if clang and not llvm:
         raise LabError("this kernel was built with clang: add LLVM=1 (or LLVM=-19 for clang-19)")
@@ -88,6 +90,7 @@ def _check_tools(config: dict[str, str], llvm: str) -> None:
                        "first in PATH, or set RUSTC=")
     if not shutil.which(os.environ.get("BINDGEN", "bindgen")):
         raise LabError("bindgen is missing: install the package bindgen (Debian), bindgen-cli (others), or set BINDGEN=")
+    return compiler
 
 
 def _rust_source() -> str:

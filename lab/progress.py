@@ -15,7 +15,7 @@ from lab import host
 from lab.errors import LabError
 
 PLAIN_INTERVAL = 20.0
-TAIL_LINES = 25
+TAIL_LINES = 40
 
 
 class Steps:
@@ -55,10 +55,9 @@ class Step:
         if not self.worked:
             self.worked = True
             self._plain(doing)
-        with log.open("ab") as out:
+        with log.open("ab", buffering=0) as out:
             begin = out.tell()
             out.write(f"$ {' '.join(argv)}\n".encode())
-            out.flush()
             with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                   preexec_fn=host.die_with_parent) as process:
                 try:
@@ -70,7 +69,6 @@ class Step:
                 except BaseException:
                     process.kill()
                     raise
-            out.flush()
         if process.returncode:
             self._wipe()
             raise LabError(self._failure(doing, process.returncode, log, begin, hints or {}))
