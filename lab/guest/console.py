@@ -48,6 +48,6 @@ class Console:
         """Everything the console printed so far."""
         return self.path.read_text(errors="replace").replace("\r", "")
 
-    def tail(self, count: int = 25) -> str:
+    def tail(self, count: int = 40) -> str:
         """The last `count` lines."""
         return "\n".join(self.text().splitlines()[-count:])

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, NoReturn, Self
+
+from qemu.qmp import ExecuteError, QMPError
 
 from . import initramfs, trace
 from .agent import Answer, Ready
@@ -214,7 +216,12 @@ class Guest:
 
     def qmp(self, command: str, **arguments: Any) -> Any:
         """Runs a QMP command; raises qemu.qmp.ExecuteError when QEMU refuses it."""
-        return self.qemu.monitor.execute(command, **arguments)
+        try:
+            return self.qemu.monitor.execute(command, **arguments)
+        except ExecuteError:
+            raise
+        except (QMPError, EOFError, OSError) as error:
+            raise self._died() from error
 
     @property
     def qemu(self) -> Qemu:
@@ -355,9 +362,13 @@ class Guest:
 
     def _send(self, script: str) -> None:
         if self._pending:
-            raise GuestError(self._describe("the guest is busy with another script", self._pending[1]))
+            state = "is busy with another script" if self.running else "sleeps, resume it first"
+            raise GuestError(self._describe(f"the guest {state}", self._pending[1]))
+        try:
+            self.qemu.agent.send(self._requests + 1, script)
+        except OSError as error:
+            raise self._died(script) from error
         self._requests += 1
-        self.qemu.agent.send(self._requests, script)
         self._pending = (self._requests, script)
 
     def _answer(self, timeout: float) -> Result:
@@ -376,7 +387,8 @@ class Guest:
         assert self._pending
         number, script = self._pending
         message = self._wait(
-            lambda message: isinstance(message, Answer) and message.number == number, timeout, "did not go to sleep", script, asleep_ok=True,
+            lambda message: isinstance(message, Answer) and message.number == number, timeout, "did not go to sleep", script,
+            suspensions=len(self.qemu.monitor.events("SUSPEND")),
         )
         if message is None:
             self.check()
@@ -387,27 +399,27 @@ class Guest:
         return Result(message.output, message.status)
 
     def _wait(
-        self, accept: Callable[[Ready | Answer], bool], timeout: float, what: str, script: str = "", asleep_ok: bool = False,
+        self, accept: Callable[[Ready | Answer], bool], timeout: float, what: str, script: str = "", suspensions: int | None = None,
     ) -> Ready | Answer | None:
-        """Waits for a message from the agent; with `asleep_ok` also for the guest to be off or suspended: then None."""
+        """Waits for a message from the agent. With `suspensions`, the number of times QEMU was suspended to RAM so far, the guest may
+        also power off, or be suspended once more: then None."""
         end = time.monotonic() + timeout
         while True:
             try:
                 message = self.qemu.agent.receive(0.1)
             except EOFError:
-                status = self.qemu.process.wait(30)
-                if asleep_ok and status == 0:
+                if self.qemu.process.wait(30) == 0 and suspensions is not None:
                     return None
-                raise QemuDied(self._describe(f"QEMU ended with status {status}: {self.qemu.errors()}", script)) from None
+                raise self._died(script) from None
             if message and accept(message):
                 return message
             if isinstance(message, Ready):
                 raise GuestError(self._describe("the guest rebooted", script))
-            if asleep_ok and message is None and self._suspended():
+            if suspensions is not None and len(self.qemu.monitor.events("SUSPEND")) > suspensions:
                 return None
             if time.monotonic() > end:
-                self._give_up(what, timeout, script)
-            if message is None and PANIC.search(self.console.tail(40)):
+                self._give_up(f"{what} within {timeout} s", script)
+            if message is None and PANIC.search(self.console.tail()):
                 self.check()
 
     def _need_firmware(self) -> None:
@@ -415,18 +427,18 @@ class Guest:
         if not self._firmware:
             raise ValueError("a guest that is to be suspended to RAM needs firmware=True")
 
-    def _suspended(self) -> bool:
-        try:
-            return self.qemu.monitor.execute("query-status")["status"] == "suspended"
-        except Exception:
-            if self.qemu.process.poll() is None:
-                raise
-            return False  # It has just powered off.
-
-    def _give_up(self, what: str, timeout: float, script: str) -> None:
+    def _give_up(self, problem: str, script: str) -> NoReturn:
         self.check()
-        self.qemu.show_blocked_tasks()
-        raise GuestTimeout(self._describe(f"{what} within {timeout} s", script))
+        described = self._describe(problem, script)
+        try:
+            self.qemu.show_blocked_tasks()
+        except (QMPError, EOFError, OSError):
+            pass  # It could have helped; the timeout is the error to report.
+        raise GuestTimeout(described)
+
+    def _died(self, script: str = "") -> QemuDied:
+        status = self.qemu.process.wait(30)
+        return QemuDied(self._describe(f"QEMU ended with status {status}: {self.qemu.errors()}", script))
 
     def _describe(self, problem: str, script: str = "", output: str = "") -> str:
         parts = [f"guest {self.name} ({self.kernel.name}, driver {self.driver}): {problem}"]
