@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from .memory import BadAddress, Memory
+from .memory import PAGE, BadAddress, Memory
 from .ring import Buffer, PackedRing, Ring, RingError, SplitRing
 from .vhost_user import BACKEND_CONFIG_CHANGE, F_PROTOCOL_FEATURES, PROTOCOL_FEATURES, Message, Request, receive, reply, tell
 
@@ -120,6 +120,10 @@ class Backend:
     def live(self) -> bool:
         """Whether there is a driver that has set DRIVER_OK."""
         return all(queue.ring for queue in self.queues)
+
+    def page(self, pfn: int) -> memoryview:
+        """The contents of a page of the guest. Raises BadAddress."""
+        return self._memory.guest(pfn * PAGE, PAGE)
 
     def outside(self, pfns: set[int]) -> set[int]:
         """Those of the page numbers that are not in the guest's memory."""

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from .backend import RING_PACKED, Backend
+from .memory import PAGE
 from .ring import Buffer
 
 INFLATE, DEFLATE = 0, 1
@@ -27,6 +28,7 @@ MUST_TELL_HOST = 1 << 0
 VERSION_1 = 1 << 32
 CONFIG_SIZE = 16
 ACTUAL_OFFSET = 4
+SCRIBBLE = b"\xa5balloon" * (PAGE // 8)
 
 
 @dataclass(eq=False)
@@ -53,6 +55,7 @@ class BalloonDevice:
     """The device, the record of what it saw, and the commands of the test. All methods may be called from any thread.
 
     A page changes hands when its request is answered. A request that a reset interrupts has never happened, for this device.
+    It cannot raise DEVICE_NEEDS_RESET: the device status belongs to QEMU, and vhost-user has no way to ask for that bit.
     """
 
     def __init__(self, *, packed: bool = False, features: int = MUST_TELL_HOST) -> None:
@@ -160,6 +163,17 @@ class BalloonDevice:
                 ring.jump(count)
                 self._note(f"{QUEUES[queue]}: used index jumps by {count}")
                 self.interrupt(queue)
+
+    def scribble(self, pfns: Iterable[int]) -> None:
+        """Fills pages with something that no kernel would."""
+        with self.lock:
+            for pfn in pfns:
+                self._backend.page(pfn)[:] = SCRIBBLE
+
+    def untouched(self, pfns: Iterable[int]) -> bool:
+        """Whether all these pages are as `scribble()` left them."""
+        with self.lock:
+            return all(self._backend.page(pfn) == SCRIBBLE for pfn in pfns)
 
     def forget(self) -> None:
         """Empties the balloon, as a device in a new process begins; to be called while no driver is there."""

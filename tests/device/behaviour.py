@@ -46,8 +46,8 @@ def twice(device: BalloonDevice, request: Request) -> None:
 
 
 def index_jump(device: BalloonDevice, request: Request) -> None:
-    """Exposes used elements that it never wrote, beside the answer."""
-    device.answer(request, interrupt=False)
+    """Does what was asked for, and exposes 100 used elements that it never wrote."""
+    device.complete(request)
     device.jump(request.queue, 100)
 
 
