@@ -10,7 +10,6 @@ from typing import Optional
 
 from lab import buildroot, enter, host, paths
 from lab.errors import LabError
-from lab.kernels import Kernel
 
 SECONDS = 15
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -18,22 +17,27 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 MARKER = "Unable to mount root fs"
 
 
-def chosen(kernel: Kernel) -> tuple[str, str]:
-    """`kvm` or `tcg`, and why. $ACCEL decides if set; else a probe with this kernel, once per boot of the host."""
-    asked = os.environ.get("ACCEL")
-    if asked:
-        if asked not in ("kvm", "tcg"):
-            raise LabError(f"ACCEL={asked}: it must be kvm or tcg")
-        return asked, "as ACCEL= says"
+def chosen(image: str) -> tuple[str, str]:
+    """`kvm` or `tcg`, and why. $ACCEL decides if set; else a guest with this boot image, once per boot of the host."""
+    if asked():
+        return asked(), "as ACCEL= says"
     known = remembered()
     if known:
         return known
-    answer = _probe(kernel)
+    answer = _probe(image)
     memory = _memory()
     draft = memory.with_name(f"{memory.name}.{os.getpid()}")
     draft.write_text(json.dumps({"boot": BOOT_ID.read_text(), "answer": answer}) + "\n")
     draft.rename(memory)
     return answer
+
+
+def asked() -> str:
+    """The value of $ACCEL, empty if it is not set. Raises LabError if it is neither kvm nor tcg."""
+    value = os.environ.get("ACCEL", "")
+    if value not in ("", "kvm", "tcg"):
+        raise LabError(f"ACCEL={value}: it must be kvm or tcg")
+    return value
 
 
 def remembered() -> Optional[tuple[str, str]]:
@@ -51,9 +55,9 @@ def _memory() -> Path:
     return paths.cache() / "accel.json"
 
 
-def _probe(kernel: Kernel) -> tuple[str, str]:
+def _probe(image: str) -> tuple[str, str]:
     qemu = ["timeout", str(SECONDS), "qemu-system-x86_64", "-accel", "kvm", "-machine", "q35", "-cpu", "host", "-smp", "2",
-            "-m", "256", "-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot", "-kernel", kernel.image,
+            "-m", "256", "-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot", "-kernel", image,
             "-append", "console=ttyS0 panic=-1"]
     done = subprocess.run(enter.command(buildroot.root(), qemu), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, preexec_fn=host.die_with_parent, check=False)

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 from lab import accel, buildroot, cache, host, kernels, paths
 from lab.errors import LabError
@@ -75,10 +76,17 @@ def _root() -> str:
 
 
 def _kernels() -> str:
-    made = [entry for entry in cache.entries() if entry.name.startswith(("stock-", "full-"))]
-    complete = [f"{path.name} ({cache.facts(path)['release']})" for path in made if (path / cache.STAMP).exists()]
-    half = [f"{path.name} (half-made)" for path in made if not (path / cache.STAMP).exists()]
-    return ", ".join(complete + half) or "none built yet"
+    made = [path for path in cache.entries() if path.name.startswith(("stock-", "full-"))]
+    return ", ".join(f"{path.name} ({_state(path)})" for path in made) or "none built yet"
+
+
+def _state(path: Path) -> str:
+    if (path / cache.STAMP).exists():
+        return cache.facts(path)["release"]
+    lock = cache.Lock(path.name)
+    abandoned = lock.try_exclusive()
+    lock.release()
+    return "left half-made by a killed run" if abandoned else "being built"
 
 
 def _cache() -> str:
@@ -98,6 +106,9 @@ def _disk() -> str:
 
 def _acceleration() -> str:
     known = accel.remembered()
+    images = [path / "bzImage" for path in cache.entries() if (path / cache.STAMP).exists() and (path / "bzImage").exists()]
+    if not known and images and buildroot.entry().complete():
+        known = accel.chosen(paths.inside(images[0]))
     if not known:
-        return "/dev/kvm is there; `make test` or `make demo` will boot a guest to see whether it works"
+        return "/dev/kvm is there; whether a guest boots on it can be tried when there is a kernel (make demo)"
     return f"{known[0]} ({known[1]})"

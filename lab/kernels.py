@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Optional
 
@@ -161,7 +162,7 @@ def _tarball_source(step: Step, tarball: Path) -> Entry:
 
 def _find(release: Optional[str]) -> Package:
     """The archive's packages for a release, or for its newest kernel of the common flavour."""
-    known = archive_kernels()
+    known, sources = _archive()
     if release is None:
         common = [package for package in known if re.fullmatch(r"[0-9.]+\+deb\d+-amd64", package.release)]
         if common:
@@ -170,7 +171,7 @@ def _find(release: Optional[str]) -> Package:
                        "make modules KDIR=<prepared kernel build>")
     for package in known:
         if package.release == release:
-            if package.version not in _versions(f"linux-source-{SERIES}"):
+            if package.version not in sources:
                 raise LabError(f"the archive has the kernel {release}, but not its source linux-source-{SERIES} "
                                f"{package.version}, without which no Rust module can be built for it")
             return package
@@ -179,25 +180,29 @@ def _find(release: Optional[str]) -> Package:
                    "these, or use a kernel build of your own: make modules KDIR=<prepared kernel build>")
 
 
-def archive_kernels() -> list[Package]:
-    """The kernels of our series in the build root's package lists."""
-    names = enter.output(buildroot.root(), ["apt-cache", "pkgnames", f"linux-binary-{SERIES}."]).split()
-    return [Package(name[len("linux-binary-"):], version) for name in sorted(names) for version in _versions(name)]
-
-
 def _newest_source() -> str:
-    versions = _versions(f"linux-source-{SERIES}")
-    if not versions:
+    sources = _archive()[1]
+    if not sources:
         raise LabError(f"the archive has no linux-source-{SERIES} any more. LINUX_SOURCE=<tarball of Linux {SERIES}> "
                        "uses another source")
-    return versions[0]
+    return sources[0]
 
 
-def _versions(package: str) -> list[str]:
-    """The versions of a package that can be downloaded, newest first."""
-    listed = enter.output(buildroot.root(), ["apt-cache", "madison", package])
-    return [line.split("|")[1].strip() for line in listed.splitlines() if line.count("|") == 2
-            and line.rstrip().endswith("Packages")]
+@lru_cache(maxsize=None)
+def _archive() -> tuple[list[Package], list[str]]:
+    """The kernels and the source versions, newest first, of our series in the build root's package lists."""
+    source = f"linux-source-{SERIES}"
+    script = f"apt-cache madison $(apt-cache pkgnames linux-binary-{SERIES}.) {source}"
+    kernels, sources = [], []
+    for line in enter.output(buildroot.root(), ["sh", "-c", script]).splitlines():
+        name, version, origin = (field.strip() for field in line.split("|"))
+        if not origin.endswith("Packages"):
+            continue
+        if name == source:
+            sources.append(version)
+        else:
+            kernels.append(Package(name[len("linux-binary-"):], version))
+    return sorted(kernels, key=lambda package: package.release), sources
 
 
 def _with_fresh_lists(look_up, *arguments):
@@ -218,6 +223,7 @@ def refresh_lists() -> bool:
     done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                           preexec_fn=host.die_with_parent, check=False)
     lock.release()
+    _archive.cache_clear()
     return done.returncode == 0
 
 

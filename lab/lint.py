@@ -35,7 +35,7 @@ def sources() -> list[str]:
 
 def _checkpatch(steps: Steps, kernel: Kernel, files: list[str]) -> None:
     script = f"{kernel.source}/scripts/checkpatch.pl"
-    options = ["--root", kernel.source, "--strict", "--terse", "--show-types", "--no-summary", "--quiet"]
+    options = ["--no-tree", "--strict", "--terse", "--show-types", "--no-summary", "--quiet"]
     _in_root(steps, "checkpatch", ["perl", script, *options, "-f", *files])
 
 

@@ -37,6 +37,7 @@ def build(step: Step, kernel: Kernel, out: Path) -> list[Path]:
 
 def for_guests(steps: Steps, names: list[str]) -> Path:
     """Makes everything guests on the kernels named need; returns the file that tells the harness. Raises LabError."""
+    accel.asked()
     buildroot.ensure(steps.begin("build root"))
     made = [kernels.prepare(name, steps) for name in names]
     lock = _checkout_lock()
@@ -52,7 +53,7 @@ def for_guests(steps: Steps, names: list[str]) -> Path:
     if TEST_PROGRAMS.is_dir():
         _programs(steps.begin("test programs"))
     step = steps.begin("acceleration")
-    acceleration, reason = accel.chosen(made[0])
+    acceleration, reason = accel.chosen(made[0].image)
     step.done(f"{acceleration} ({reason})")
     facts = {
         "kernels": {kernel.name: kernel.facts() for kernel in made},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import selectors
+import shlex
 import shutil
 import subprocess
 import sys
@@ -56,8 +57,8 @@ class Step:
             self.worked = True
             self._plain(doing)
         with log.open("ab", buffering=0) as out:
+            out.write(f"$ {shlex.join(argv)}\n".encode())
             begin = out.tell()
-            out.write(f"$ {' '.join(argv)}\n".encode())
             with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                   preexec_fn=host.die_with_parent) as process:
                 try:
