@@ -28,6 +28,9 @@ PAGES_PER_MIB = (1 << 20) // PAGE
 BALLOON = "virtio-balloon-pci,ioeventfd=off"
 Driver = Literal["rust", "c"]
 
+PATIENCE = {"kvm": 1, "tcg": 4}
+"""All timeouts are seconds on a quiet machine with KVM; this is how many times as long a guest may take."""
+
 
 @dataclass(frozen=True)
 class Result:
@@ -153,7 +156,11 @@ class Guest:
             path.unlink()
 
     def __enter__(self) -> Self:
-        return self.start()
+        try:
+            return self.start()
+        except BaseException:
+            self.stop()
+            raise
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         if error is None:
@@ -249,12 +256,13 @@ class Guest:
 
     def wait_for(self, condition: Callable[[], bool], timeout: float = 60, what: Callable[[], str] | str = "condition not met") -> None:
         """Polls `condition` until it holds. Raises GuestTimeout with `what`, KernelFault when the kernel complains meanwhile."""
-        end = time.monotonic() + timeout
+        limit = timeout * PATIENCE[facts().accel]
+        end = time.monotonic() + limit
         while not condition():
             self.check()
             if time.monotonic() > end:
                 text = what if isinstance(what, str) else what()
-                raise GuestTimeout(self._describe(f"{text} after {timeout} s"))
+                raise GuestTimeout(self._describe(f"{text} after {limit} s"))
             time.sleep(0.05)
 
     def mark(self) -> trace.Mark:
@@ -403,7 +411,8 @@ class Guest:
     ) -> Ready | Answer | None:
         """Waits for a message from the agent. With `suspensions`, the number of times QEMU was suspended to RAM so far, the guest may
         also power off, or be suspended once more: then None."""
-        end = time.monotonic() + timeout
+        limit = timeout * PATIENCE[facts().accel]
+        end = time.monotonic() + limit
         while True:
             try:
                 message = self.qemu.agent.receive(0.1)
@@ -418,7 +427,7 @@ class Guest:
             if suspensions is not None and len(self.qemu.monitor.events("SUSPEND")) > suspensions:
                 return None
             if time.monotonic() > end:
-                self._give_up(f"{what} within {timeout} s", script)
+                self._give_up(f"{what} within {limit} s", script)
             if message is None and PANIC.search(self.console.tail()):
                 self.check()
 

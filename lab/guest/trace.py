@@ -82,7 +82,7 @@ def read(path: Path, start: int, end: int | None, traffic: Traffic) -> None:
     before = b"1" if start else b"0"  # A device that has been in use for a while, or that of a new QEMU process.
     balloon = device = b""
     queue = -1
-    events = _LINE.findall(data)
+    events = _LINE.findall(data[: data.rfind(b"\n") + 1])
     if start == 0 and events:
         traffic.actual.append((_seconds(events[0][0]), 0))
     for stamp, event, rest in events:

@@ -2,8 +2,9 @@
 
 //! Fills memory with a pattern, reads it back and compares.
 //!
-//! Usage: `memfill KIB`. Prints how much was filled and checked; exits with 1 and the place of the first difference when a word does
-//! not hold what was written to it, with 2 when it was called wrongly. The kernel kills it when there is not so much memory.
+//! Usage: `memfill KIB`. Prints how much was filled and checked; exits with 1 and the place of the
+//! first difference when a word does not hold what was written to it, with 2 when it was called
+//! wrongly. The kernel kills it when there is not so much memory.
 
 use std::{
     env,
