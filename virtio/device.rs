@@ -30,8 +30,8 @@ const STATUS_NEEDS_RESET: u8 = 64;
 
 /// A virtio device.
 ///
-/// As with every bus of the kernel crate, the context says what may be done: [`device::Core`] inside
-/// bus callbacks, [`device::Bound`] while the driver is bound, [`device::Normal`] otherwise.
+/// As with every bus of the kernel crate, the context says what may be done: [`device::Core`]
+/// inside bus callbacks, [`device::Bound`] while the driver is bound, [`device::Normal`] otherwise.
 ///
 /// # Invariants
 ///

@@ -128,8 +128,8 @@ pub trait Driver {
     /// May sleep; must not wait for the device or for a frozen thread.
     fn freeze(dev: &Device<Core<'_>>, data: Pin<&Self::Data<'_>>) -> Result;
 
-    /// The transport has the device again, reset and with features negotiated: re-create the queues.
-    /// The device becomes live afterwards.
+    /// The transport has the device again, reset and with features negotiated: re-create the
+    /// queues. The device becomes live afterwards.
     ///
     /// # Errors
     ///

@@ -10,7 +10,8 @@
 //!
 //! - *driver*, *device*: the two sides, as in the specification; never guest and host.
 //! - *buffer*: what the driver makes *available* and the device marks *used*.
-//! - *notification*: driver to device when a buffer is available, device to driver when one was used
+//! - *notification*: driver to device when a buffer is available, device to driver when one was
+//!   used
 //!   or when the configuration changed.
 //! - *live*: the device has been told `DRIVER_OK` and has not been reset since.
 //!

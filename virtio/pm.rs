@@ -4,14 +4,14 @@
 //!
 //! Two sets of callbacks reach a driver. The transport calls [`Driver::freeze`] and
 //! [`Driver::restore`] around the loss of the device: they delete and re-create the virtqueues and
-//! cannot tell a thaw from a restore. The PM core calls the `dev_pm_ops` of the virtio device, which
-//! can: those arrive as [`Phase`] in [`Driver::sleep`].
+//! cannot tell a thaw from a restore. The PM core calls the `dev_pm_ops` of the virtio device,
+//! which can: those arrive as [`Phase`] in [`Driver::sleep`].
 //!
 //! Order in one hibernation, as seen on Linux 7.3 (`kernel/power/hibernate.c`): `sleep(Freeze)`,
 //! `freeze`, `sleep(FreezeNoirq)`, the image is created, `sleep(ThawNoirq)`, `restore`,
-//! `sleep(Thaw)`, the image is written, then `sleep(Poweroff)` and `freeze`, or only `shutdown`. The
-//! resumed kernel goes on after the creation of the image with `restore` and `sleep(Restore)`. The
-//! PM core also calls `Restore` without any image when another device vetoes the freeze.
+//! `sleep(Thaw)`, the image is written, then `sleep(Poweroff)` and `freeze`, or only `shutdown`.
+//! The resumed kernel goes on after the creation of the image with `restore` and `sleep(Restore)`.
+//! The PM core also calls `Restore` without any image when another device vetoes the freeze.
 
 use super::{
     bindings,

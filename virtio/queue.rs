@@ -2,8 +2,9 @@
 
 //! Virtqueues as a driver sees them: they own the buffers that the device may touch.
 //!
-//! A buffer is moved into a queue and moved out again when the device has used it, or after a reset.
-//! In between no reference to it exists, so the driver cannot touch what the device may read.
+//! A buffer is moved into a queue and moved out again when the device has used it, or after a
+//! reset. In between no reference to it exists, so the driver cannot touch what the device may
+//! read.
 //!
 //! Nothing that the device writes is interpreted here but the fact that a buffer was used: the ring
 //! below checks ids and lengths and breaks the queue of a device that lies.

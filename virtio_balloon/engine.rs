@@ -5,9 +5,9 @@
 //! A page belongs to exactly one of: the kernel; the page list (`held`); a deflation request. It
 //! changes hands only when the device has answered, or after a reset.
 //!
-//! Lock order: the page locks of compaction, then [`Engine::state`] (compaction only tries it), then
-//! the locks of the ring and of the balloon core. Nobody waits for the device, allocates, or is
-//! frozen with the lock held.
+//! Lock order: the page locks of compaction, then [`Engine::state`] (compaction only tries it),
+//! then the locks of the ring and of the balloon core. Nobody waits for the device, allocates, or
+//! is frozen with the lock held.
 
 use super::{
     layout::{
@@ -211,8 +211,9 @@ impl<'a> Engine<'a> {
         self.note_held(st);
     }
 
-    /// Waits up to `limit` milliseconds for the answer to the request that is under way, if there is
-    /// one, or until `give_up` says that it makes no sense. Looks for it without a notification, too.
+    /// Waits up to `limit` milliseconds for the answer to the request that is under way, if there
+    /// is one, or until `give_up` says that it makes no sense. Looks for it without a notification,
+    /// too.
     ///
     /// Returns whether the device has nothing to answer.
     pub(super) fn wait_for_answer(
@@ -322,7 +323,8 @@ impl<'a> Engine<'a> {
         self.send(st, request);
     }
 
-    /// Gives up to [`REQUEST_PAGES`] pages of the list back to the kernel without asking the device.
+    /// Gives up to [`REQUEST_PAGES`] pages of the list back to the kernel without asking the
+    /// device.
     ///
     /// Returns how many. Does nothing unless the slot is idle.
     pub(super) fn release(&self, st: &mut State<'a>) -> usize {
@@ -418,8 +420,8 @@ pub(super) fn to_balloon_pages(pages: usize) -> u32 {
 
 /// Adds the balloon pages of `page` to a request.
 ///
-/// A page number that does not fit 32 bits cannot be said to the device; such a page, beyond 16 TiB,
-/// is never inflated, because [`is_addressable`] filters it out.
+/// A page number that does not fit 32 bits cannot be said to the device; such a page, beyond 16
+/// TiB, is never inflated, because [`is_addressable`] filters it out.
 fn push_page(request: &mut Request, page: &BalloonPage) {
     let first = first_balloon_pfn(page).unwrap_or(0);
 

@@ -3,8 +3,8 @@
 //! The balloon over suspend and hibernation.
 //!
 //! No page moves when the balloon is frozen. The same kernel going on finds the same pages in it;
-//! only a kernel that runs out of an image, on a device that knows nothing of those pages, takes them
-//! back, by its own books alone.
+//! only a kernel that runs out of an image, on a device that knows nothing of those pages, takes
+//! them back, by its own books alone.
 //!
 //! The thread is frozen through all of this, and nothing here waits for it or for the device.
 

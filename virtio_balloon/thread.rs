@@ -48,7 +48,8 @@ const PATIENCE: Delta = Delta::from_secs(10);
 /// How long to wait for pages that compaction has isolated, in milliseconds.
 const ISOLATED_MS: Msecs = 2;
 
-/// Shortest and longest time between two attempts to allocate when memory is short, in milliseconds.
+/// Shortest and longest time between two attempts to allocate when memory is short, in
+/// milliseconds.
 const RETRY_MS: (Msecs, Msecs) = (200, 5000);
 
 /// How long the log stays silent about a shortage of memory that was mentioned.
