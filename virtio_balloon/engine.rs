@@ -5,9 +5,9 @@
 //! A page belongs to exactly one of: the kernel; the page list (`held`); a deflation request. It
 //! changes hands only when the device has answered, or after a reset.
 //!
-//! Lock order: the page locks of compaction, then [`Engine::state`] (compaction only tries it),
-//! then the locks of the ring and of the balloon core. Nobody waits for the device, allocates, or
-//! is frozen with the lock held.
+//! Lock order: the page locks of compaction, then [`Engine::state`], then the locks of the ring and
+//! of the balloon core. Nobody waits for the device, allocates, creates or deletes queues, or is
+//! frozen with the lock held.
 
 use super::{
     layout::{
@@ -185,11 +185,31 @@ impl<'a> Engine<'a> {
         })
     }
 
-    /// Creates the queues of the device, which must not be live. Allocates, so take no lock.
+    /// Creates the queues of the device, which must not be live. To be called without the lock.
     pub(super) fn make_queues(
         dev: &'a Device<Bound>,
     ) -> Result<Queues<'a, Le32, REQUEST_LEN, Job>> {
         Queues::new::<BalloonDriver>(dev, &QUEUE_NAMES)
+    }
+
+    /// Resets the device and deletes its queues; a request that it had is parked.
+    ///
+    /// To be called without the lock, when nobody makes requests any more.
+    pub(super) fn delete_queues(&self) {
+        let mut st = self.state.lock();
+        self.reap(&mut st);
+        let queues = st.queues.take();
+        drop(st);
+
+        let mut unanswered = None;
+        if let Some(queues) = queues {
+            queues.delete(|_, request| unanswered = Some(request));
+        }
+        let mut st = self.state.lock();
+        if let Some(request) = unanswered {
+            st.slot = Slot::Parked(request);
+        }
+        self.note_held(&st);
     }
 
     /// The figures of this balloon.

@@ -87,14 +87,8 @@ impl<'a> Engine<'a> {
     /// Deletes the queues; a request that the device had is kept, to be sent again.
     pub(super) fn disconnect(&self) {
         let start = Instant::<Monotonic>::now();
-        let mut st = self.state.lock();
 
-        self.reap(&mut st);
-        if let Some(queues) = st.queues.take() {
-            let slot = &mut st.slot;
-            queues.delete(|_, request| *slot = Slot::Parked(request));
-        }
-        self.note_held(&st);
+        self.delete_queues();
         self.figures().freeze_ns.add_elapsed(start);
     }
 

@@ -37,7 +37,7 @@ impl<'a> Engine<'a> {
         self.shared.end();
 
         let emptied = self.deflate_all();
-        let mut st = self.state.lock();
+        let st = self.state.lock();
         if !emptied && (st.held > 0 || !st.is_idle()) {
             dev_warn!(
                 self.dev,
@@ -45,10 +45,10 @@ impl<'a> Engine<'a> {
                 st.held
             );
         }
-        if let Some(queues) = st.queues.take() {
-            let slot = &mut st.slot;
-            queues.delete(|_, request| *slot = Slot::Parked(request));
-        }
+        drop(st);
+        self.delete_queues();
+
+        let mut st = self.state.lock();
         // The device is reset: whatever it had is ours again.
         st.slot = match replace(&mut st.slot, Slot::Taken) {
             Slot::Parked(request) | Slot::Arrived(request) => Self::emptied(request),
