@@ -307,7 +307,11 @@ class Guest:
         return self._sleep(timeout)
 
     def wake(self, timeout: float = 60) -> Result:
-        """Wakes a guest that is suspended to RAM and returns the Result of the script that had put it to sleep."""
+        """Wakes a guest that is suspended to RAM and returns the Result of the script that had put it to sleep.
+
+        QEMU's firmware leaves the guest unable to power off by ACPI afterwards, so it can hibernate no more but in the modes `reboot`,
+        `suspend` and `test_resume`.
+        """
         self.qmp("system_wakeup")
         return self._answer(timeout)
 
