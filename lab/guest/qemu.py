@@ -21,8 +21,8 @@ BALLOON_ID = "balloon0"
 SWAP_DEVICE = "/dev/nvme0n1"
 ROOT_PORT = "port0"
 KERNEL_OPTIONS = (
-    "console=ttyS0,115200", "loglevel=5", "no_console_suspend", "nokaslr", "tsc=reliable", "no_timer_check", "mitigations=off", "random.trust_cpu=on",
-    "no_timer_check", "audit=0", "apparmor=0", "cryptomgr.notests", "panic=0",
+    "console=ttyS0,115200", "loglevel=5", "no_console_suspend", "panic=0",
+    "nokaslr", "tsc=reliable", "no_timer_check", "mitigations=off", "random.trust_cpu=on", "audit=0", "apparmor=0", "cryptomgr.notests",
 )
 
 
@@ -93,7 +93,8 @@ class Qemu:
         with self._errors.open("w") as errors:
             print(*arguments, file=errors, flush=True)
             self.process = subprocess.Popen(
-                arguments, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, pass_fds=[theirs.fileno() for _, theirs in pairs.values()],
+                arguments, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors,
+                pass_fds=[theirs.fileno() for _, theirs in pairs.values()],
             )
         for _, theirs in pairs.values():
             theirs.close()
