@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Self
 
-from lab.guest import PAGES_PER_MIB, Guest
+from lab.guest import PAGES_PER_MIB, Guest, facts
 from qemu.qmp import QMPError
 
 MIB = PAGES_PER_MIB
@@ -14,6 +14,9 @@ MIB = PAGES_PER_MIB
 
 DRIVER = re.compile(r"\[ *\d+\.\d+\] virtio_balloon\b")
 LOADING = re.compile(r"loading out-of-tree module|module verification failed")
+
+PROGRAMS = {"/bin/memfill": facts().programs / "memfill"}
+"""What `use_memory()` needs in the guest."""
 
 _EVENT = re.compile(rb"^\S+Z (virtio_queue_notify|virtio_balloon_handle_output) (.*)\n", re.MULTILINE)
 
@@ -132,3 +135,13 @@ def check_files(guest: Guest) -> None:
 def remove_files(guest: Guest) -> None:
     """Removes what `fill()` wrote."""
     guest.run("rm -r /tmp/files /tmp/block /tmp/sum")
+
+
+def use_memory(guest: Guest, kib: int) -> None:
+    """Runs a program that fills `kib` KiB of memory and checks what it wrote. The guest must have the program, see `PROGRAMS`."""
+    guest.run(f"memfill {kib}", timeout=180)
+
+
+def use_all_memory(guest: Guest) -> None:
+    """As above, with all that is available but 24 MiB."""
+    use_memory(guest, guest.meminfo()["MemAvailable"] - (24 << 10))

@@ -7,8 +7,10 @@ import time
 from collections.abc import Callable
 
 import pytest
-from balloon_books import MIB, check_files, driver_log, fill, host_pages, inflate, remove_files, settle, total_kib
-from lab.guest import Guest, facts
+from balloon_books import (
+    MIB, PROGRAMS, check_files, driver_log, fill, host_pages, inflate, remove_files, settle, total_kib, use_all_memory, use_memory,
+)
+from lab.guest import Guest
 
 Factory = Callable[..., Guest]
 
@@ -124,15 +126,14 @@ def test_target_out_of_reach(guests: Factory, kernel: str, driver: str) -> None:
 
 def test_programs_want_memory_too(guests: Factory, kernel: str, driver: str) -> None:
     """If this fails programs that allocate while the balloon grows or shrinks are killed or find their data changed."""
-    guest = boot(guests, kernel, driver, files={"/bin/memfill": facts().programs / "memfill"})
+    guest = boot(guests, kernel, driver, files=PROGRAMS)
     total = total_kib(guest)
     for mib in (220, 20, 240, 0):
-        leave = (guest.meminfo()["MemAvailable"] >> 10) - 150
         guest.set_target(mib)
-        guest.run(f"memfill {leave}", timeout=120)
+        use_memory(guest, 150 << 10)
     settle(guest, 0, total)
     assert host_pages(guest) == set()
-    guest.run("memfill 24", timeout=120)
+    use_all_memory(guest)
     assert guest.vmstat()["oom_kill"] == 0
     assert driver_log(guest) == []
 
