@@ -1,8 +1,8 @@
 """Fixtures of the guest tests. They run inside the lab's build root: `make test`, or `python3 -m lab` for single tests.
 
-A test that asks for `kernel` runs once for each kernel of the lab, one that asks for `driver` as well on each kernel with our driver,
-and on the first one with the C driver, the control. Where C is known to do something else, say so with `@pytest.mark.c_differs("what it does")`: the test
-must then fail with the C driver.
+A test that asks for `kernel` runs once for each kernel of the lab. One that asks for `driver` as well runs on each of them with our
+driver, and on the first one with the C driver, the control. Where C is known to do something else, say so with
+`@pytest.mark.c_differs("what it does")`: the test must then fail with the C driver.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ def cycles(guest: Guest, count: int) -> None:
     total = total_kib(guest)
     fill(guest, 40)
     for number in range(count):
-        before, after = (round(pick.uniform(0, 300), 2) for _ in range(2))
+        before, after = (round(pick.uniform(0, 200), 2) for _ in range(2))
         inflate(guest, before, total)
         mark = guest.mark()
         assert guest.hibernate(pick.choice(["platform", "shutdown"])) is None
