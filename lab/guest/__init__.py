@@ -14,8 +14,9 @@
 
 from .errors import GuestError, GuestTimeout, KernelFault, QemuDied, ScriptFailed
 from .facts import facts
-from .guest import BALLOON, PAGES_PER_MIB, Guest, Result
+from .guest import BALLOON, PAGES_PER_MIB, Guest
 from .qemu import BALLOON_ID, ROOT_PORT, SWAP_DEVICE
+from .shell import Result
 from .trace import Mark, Traffic
 
 __all__ = [

@@ -7,7 +7,6 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NoReturn, Self
@@ -22,6 +21,7 @@ from .errors import GuestError, GuestTimeout, KernelFault, QemuDied, ScriptFaile
 from .facts import facts
 from .logs import log_dir
 from .qemu import KERNEL_OPTIONS, SWAP_DEVICE, Machine, Qemu
+from .shell import Result, Shell
 
 PAGE = 4096
 PAGES_PER_MIB = (1 << 20) // PAGE
@@ -32,15 +32,7 @@ PATIENCE = {"kvm": 1, "tcg": 4}
 """All timeouts are seconds on a quiet machine with KVM; this is how many times as long a guest may take."""
 
 
-@dataclass(frozen=True)
-class Result:
-    """What a script in the guest printed, stdout and stderr together, and its exit status."""
-
-    out: str
-    status: int
-
-
-class Guest:
+class Guest(Shell):
     """One guest over all its QEMU processes: it has more than one when it hibernates and resumes.
 
     Use it as a context manager, or call `start()` and `stop()`. It must be started, and resumed, by a thread that outlives it.
@@ -192,33 +184,6 @@ class Guest:
             raise ScriptFailed(self._describe(f"script ended with status {result.status}", script, result.out))
         return result
 
-    def read(self, path: str) -> str:
-        """The contents of a file in the guest, without white space around it."""
-        return self.run(f"cat {path}").out.strip()
-
-    def write(self, path: str, value: object) -> Result:
-        """Writes a line to a file in the guest; does not raise when the write fails."""
-        return self.run(f"echo '{value}' >{path}", check=False)
-
-    def dmesg(self) -> list[str]:
-        """The kernel's log."""
-        return self.run("dmesg").out.splitlines()
-
-    def meminfo(self) -> dict[str, int]:
-        """/proc/meminfo; sizes in KiB."""
-        lines = self.run("cat /proc/meminfo").out.splitlines()
-        return {name: int(value.split()[0]) for name, value in (line.split(":") for line in lines)}
-
-    def vmstat(self) -> dict[str, int]:
-        """/proc/vmstat."""
-        return {name: int(value) for name, value in (line.split() for line in self.run("cat /proc/vmstat").out.splitlines())}
-
-    def balloon_debugfs(self) -> dict[str, int | str]:
-        """The Rust driver's state from debugfs; numbers as int."""
-        lines = self.run("cat /sys/kernel/debug/virtio_balloon*/state").out.splitlines()
-        pairs = (line.split(":", 1) for line in lines if ":" in line)
-        return {key.strip(): int(value) if value.strip().lstrip("-").isdigit() else value.strip() for key, value in pairs}
-
     # The host's side
 
     def qmp(self, command: str, **arguments: Any) -> Any:
@@ -357,8 +322,8 @@ class Guest:
         options += [f"lab.load={','.join(self._early)}", f"lab.late={','.join(self._late)}"]
         options += [f"lab.swap={SWAP_DEVICE}"] if self._swap_mib else []
         machine = Machine(
-            accel=facts().accel, icount=self._icount, memory_mib=self.memory_mib, cpus=self._cpus, kernel=self.kernel.image if self._firmware else bootable(self.kernel.image),
-            initrd=initrd, append=" ".join(options), swap_disk=self._dir / "swap.img" if self._swap_mib else None,
+            accel=facts().accel, icount=self._icount, memory_mib=self.memory_mib, cpus=self._cpus,
+            kernel=self.kernel.image if self._firmware else bootable(self.kernel.image), initrd=initrd, append=" ".join(options), swap_disk=self._dir / "swap.img" if self._swap_mib else None,
             balloon=self._balloon, root_port=self._root_port, extra=self._qemu_options,
         )
         try:
