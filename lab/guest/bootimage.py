@@ -25,10 +25,13 @@ def _zstd(data: bytes) -> bytes:
     return subprocess.run(["zstd", "-dqc"], input=data, check=True, capture_output=True).stdout
 
 
+SIZE = 4
+"""Bytes with the unpacked size behind a payload; gzip has such a field of its own and gets no second one."""
+
 UNPACK: dict[bytes, Callable[[bytes], bytes]] = {
-    b"\x28\xb5\x2f\xfd": _zstd,
+    b"\x28\xb5\x2f\xfd": lambda data: _zstd(data[:-SIZE]),
     b"\x1f\x8b": gzip.decompress,
-    b"\xfd7zXZ\0": lzma.decompress,
+    b"\xfd7zXZ\0": lambda data: lzma.decompress(data[:-SIZE]),
 }
 
 
@@ -39,7 +42,7 @@ def bootable(image: Path) -> Path:
         return image
     offset, length = struct.unpack_from("<II", data, PAYLOAD)
     start = (data[SETUP_SECTORS] + 1) * 512 + offset
-    payload = data[start:start + length - 4]  # The last four bytes are the size when unpacked.
+    payload = data[start:start + length]
     for magic, unpack in UNPACK.items():
         if payload.startswith(magic):
             vmlinux = cached("vmlinux", [image], b"", lambda: unpack(payload))

@@ -93,8 +93,8 @@ class Guest(Shell):
         self._qemu_options = list(qemu_options)
         ours = {"virtio_balloon"} if driver == "rust" else set()
         self._source = initramfs.ModuleSource(self.kernel, facts().out[kernel], frozenset(ours | set(rust)))
-        base = [] if initramfs.is_builtin(self.kernel, "virtio_pci") else ["virtio_pci"]
-        self._early = base + (["nvme"] if swap_mib else [])
+        early = ["virtio_pci", "nvme"] if swap_mib else ["virtio_pci"]
+        self._early = [name for name in early if not initramfs.is_builtin(self.kernel, name)]
         self._late = ["virtio_balloon"] if driver else []
         self._modules = [*self._early, *self._late, *modules]
         self._dir: Path | None = None
