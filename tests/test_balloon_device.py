@@ -20,6 +20,7 @@ from device.behaviour import (
     after, id_never_issued, id_out_of_range, index_jump, mute, twice, with_absurd_length, with_spurious_interrupts, without_interrupt,
 )
 
+from lab.guest import SWAP_DEVICE
 from lab.guest.logs import log_dir
 
 REQUEST = 1024
@@ -34,7 +35,7 @@ USE_MEMORY = "dd if=/dev/zero of=/tmp/file bs=1M count=100 2>/dev/null && rm /tm
 ANSWER_SECONDS = 5
 """How long the driver waits for an answer when it is removed."""
 
-SLACK_SECONDS = 5
+SLACK_SECONDS = 10
 """What a slow machine may add to any time limit."""
 
 
@@ -184,12 +185,10 @@ def test_mute_device_does_not_block_removal(rig: Rig, queue: int, how: str) -> N
 def test_mute_device_does_not_delay_sleep(rig: Rig) -> None:
     rig.load(SIZE, after(3, mute))
     rig.wait_outstanding(INFLATE)
-    rig.guest.run("swapoff -a")
-    assert rig.guest.hibernate().status != 0
+    hibernate_without_swap(rig)
     frozen = rig.log("Freezing remaining freezable tasks completed")
-    assert frozen and float(frozen[-1].partition("elapsed ")[2].split()[0]) < 1
+    assert frozen and float(frozen[-1].partition("elapsed ")[2].split()[0]) < ANSWER_SECONDS
     assert int(rig.state()["freeze_ns"]) < 1_000_000_000
-    rig.guest.run("swapon /dev/nvme0n1")
 
 
 def test_storm_does_not_shorten_patience(rig: Rig) -> None:
@@ -213,10 +212,11 @@ def test_compaction_does_not_wait_for_a_mute_device(rig: Rig) -> None:
     device = rig.device
     compact = "echo 1 >/proc/sys/vm/compact_memory"
     # Compaction moves pages upwards: there must be free memory above some of the balloon's.
+    size = SIZE // 4
     rig.load()
     for step in range(4):
-        rig.guest.run(f"dd if=/dev/zero of=/tmp/file{step} bs=1M count=30 2>/dev/null")
-        rig.go_to((step + 1) * SIZE // 4)
+        rig.guest.run(f"dd if=/dev/zero of=/tmp/file{step} bs=1M count=20 2>/dev/null")
+        rig.go_to((step + 1) * size // 4)
     rig.guest.run("rm /tmp/file*")
 
     device.behaviour = mute
@@ -229,26 +229,30 @@ def test_compaction_does_not_wait_for_a_mute_device(rig: Rig) -> None:
     device.behaviour = honest
     device.answer_all()
     rig.guest.wait_for(lambda: len(device.requests) > 1, 20, "the page that nobody waits for any more is not given back")
-    rig.settle(SIZE)
+    rig.settle(size)
     assert device.pages == before
 
     rig.guest.run(compact)
-    rig.settle(SIZE)
+    rig.settle(size)
     assert device.pages != before and int(rig.state()["migrated_total"]) > 0
 
 
 # Sleep
 
 
-@pytest.mark.parametrize("queue", [INFLATE, DEFLATE], ids=["inflate", "deflate"])
-def test_request_in_flight_over_failed_hibernation(rig: Rig, queue: int) -> None:
+@pytest.mark.parametrize(("queue", "how"), [(INFLATE, "no swap"), (DEFLATE, "pm_test")])
+def test_request_in_flight_over_failed_hibernation(rig: Rig, queue: int, how: str) -> None:
     device = rig.device
     target = in_flight(rig, queue)
     asked = device.outstanding[0]
     device.clear_record()
-    rig.guest.run("swapoff -a")
-    assert rig.guest.hibernate().status != 0
-    rig.guest.run("swapon /dev/nvme0n1")
+    if how == "no swap":
+        hibernate_without_swap(rig)
+    else:
+        # The PM core stops half-way and calls `.restore`, in a kernel that no image was loaded into.
+        rig.guest.run("echo devices >/sys/power/pm_test")
+        assert rig.guest.hibernate().status == 0
+        rig.guest.run("echo none >/sys/power/pm_test")
     assert device.interrupted == [asked]
     rig.wait_outstanding(queue)
     assert set(device.outstanding[0].pfns) == set(asked.pfns), "the request is sent again"
@@ -281,13 +285,13 @@ def test_resume_on_the_device_that_was_left(rig: Rig) -> None:
     rig.go_to(SIZE // 2)
 
 
-@pytest.mark.parametrize("target", [0, SIZE // 2], ids=["target-0", "new-target"])
-def test_resume_on_a_fresh_device(rig: Rig, target: int) -> None:
+def test_resume_on_a_fresh_device(rig: Rig) -> None:
     device = rig.device
+    target = SIZE // 2
 
     def replace() -> None:
         device.forget()
-        device.set_target(target)
+        device.num_pages = target
 
     rig.inflate(SIZE)
     sleep_and_resume(rig, replace)
@@ -296,13 +300,12 @@ def test_resume_on_a_fresh_device(rig: Rig, target: int) -> None:
     assert len(rig.log("returned")) == 1
 
 
-@pytest.mark.parametrize("actual", [SIZE // 2, 2 * SIZE], ids=["smaller", "larger"])
-def test_resume_on_a_device_in_another_state(rig: Rig, actual: int) -> None:
+def test_resume_on_a_device_in_another_state(rig: Rig) -> None:
     """`actual` is neither ours nor that of a fresh device: every page goes through the deflate queue."""
     device = rig.device
 
     def replace() -> None:
-        device.actual = actual
+        device.actual = 2 * SIZE if device.packed else SIZE // 2
         device.num_pages = REQUEST
 
     rig.inflate(SIZE)
@@ -325,6 +328,13 @@ def in_flight(rig: Rig, queue: int) -> int:
         rig.device.set_target(SIZE)
     rig.wait_outstanding(queue)
     return SIZE
+
+
+def hibernate_without_swap(rig: Rig) -> None:
+    """Hibernates as far as the image, which has nowhere to go."""
+    rig.guest.run("swapoff -a")
+    assert rig.guest.hibernate().status != 0
+    rig.guest.run(f"swapon {SWAP_DEVICE}")
 
 
 def sleep_and_resume(rig: Rig, meanwhile: Callable[[], None]) -> None:
@@ -366,9 +376,7 @@ def test_reset_mends_a_broken_queue(rig: Rig) -> None:
     rig.load(SIZE, after(3, id_out_of_range))
     rig.guest.wait_for(lambda: rig.state()["broken"] == "1", 20, "the lie goes unnoticed")
     device.behaviour = honest
-    rig.guest.run("swapoff -a")
-    assert rig.guest.hibernate().status != 0
-    rig.guest.run("swapon /dev/nvme0n1")
+    hibernate_without_swap(rig)
     rig.settle(SIZE)
 
 
