@@ -58,6 +58,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("kernel", kernels)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keeps the tests that share a rig in one process."""
+    for item in items:
+        if "rigs" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group(f"rigs-{item.callspec.params['kernel']}"))
+
+
 @pytest.fixture
 def guests(request: pytest.FixtureRequest) -> Iterator[Callable[..., Guest]]:
     """A factory of guests: takes what `Guest` takes, gives a guest that is not started yet.
