@@ -25,7 +25,7 @@ STOCK_MIB = 1200
 FULL_MIB = 1200
 # What a cold build was seen to print, for the progress line.
 STOCK_OBJECTS = 200
-FULL_OBJECTS = 1150
+FULL_OBJECTS = 1880
 OBJECT_LINE = r"^  (CC|AS|LD|AR|RUSTC|HOSTCC|HOSTRUSTC|BINDGEN)( |\[)"
 # Tools whose version decides what a kernel build gives.
 COMPILERS = ("gcc-14", "clang-19", "lld-19", "rustc", "rust-src", "bindgen", "pahole")
@@ -228,8 +228,8 @@ def refresh_lists() -> bool:
 
 
 def _archive_hints() -> dict[str, str]:
-    return {**buildroot.HINTS, "404 +Not Found": "The archive has replaced this version since the build root was made: "
-            "`make update` makes a new one"}
+    return {"404 +Not Found": "The archive has replaced this version since the build root was made: `make update` makes a "
+            "new one", **buildroot.HINTS}
 
 
 def _tools() -> list[str]:
