@@ -12,7 +12,8 @@ from qemu.qmp import QMPError
 MIB = PAGES_PER_MIB
 """Pages of 4 KiB in a MiB: balloons are counted in pages here."""
 
-DRIVER = re.compile(r"\[ *\d+\.\d+\] virtio_balloon\b")
+TIME = re.compile(r"^\[ *\d+\.\d+\] ")
+DRIVER = re.compile(r"virtio_balloon\b")
 LOADING = re.compile(r"loading out-of-tree module|module verification failed")
 
 PROGRAMS = {"/bin/memfill": facts().programs / "memfill"}
@@ -114,8 +115,8 @@ def host_pages(guest: Guest, process: int = -1) -> set[int]:
 
 
 def driver_log(guest: Guest) -> list[str]:
-    """What the balloon driver printed since the last call; forgets the kernel's log."""
-    lines = guest.run("dmesg -c").out.splitlines()
+    """What the balloon driver printed since the last call, without times; forgets the kernel's log."""
+    lines = [TIME.sub("", line) for line in guest.run("dmesg -c").out.splitlines()]
     return [line for line in lines if DRIVER.match(line) and not LOADING.search(line)]
 
 

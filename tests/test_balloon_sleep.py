@@ -23,11 +23,6 @@ def held_line(pages: int, what: str) -> str:
     return f"virtio_balloon virtio0: held {pages} pages through {what}"
 
 
-def messages(guest: Guest) -> list[str]:
-    """What the driver said since the last call, without times."""
-    return [line.partition("] ")[2] for line in driver_log(guest)]
-
-
 def assert_untouched(guest: Guest, mark: object, pages: int, what: str) -> None:
     """Asserts that the host saw no page move since `mark`, and `actual` never change."""
     traffic = guest.traffic(mark)
@@ -44,7 +39,7 @@ def test_failed_hibernation(guests: Factory, kernel: str, driver: str) -> None:
     sizes = [150] * 9 + [40]
     for attempt, mib in enumerate(sizes):
         inflate(guest, mib, total)
-        messages(guest)
+        driver_log(guest)
         mark = guest.mark()
         result = guest.hibernate()
         assert result is not None and result.status != 0
@@ -52,7 +47,7 @@ def test_failed_hibernation(guests: Factory, kernel: str, driver: str) -> None:
         settle(guest, mib, total)
         assert_untouched(guest, mark, mib * MIB, what)
         assert guest.traffic(mark).resets >= 1, "the device was never frozen: this test shows nothing"
-        assert messages(guest) == [held_line(mib * MIB, "hibernation")], what
+        assert driver_log(guest) == [held_line(mib * MIB, "hibernation")], what
     inflate(guest, 0, total)
     assert host_pages(guest) == set()
 
@@ -66,7 +61,7 @@ def test_hibernation(guests: Factory, kernel: str, driver: str, mode: str, targe
     total = total_kib(guest)
     fill(guest, 40)
     inflate(guest, 150, total)
-    messages(guest)
+    driver_log(guest)
     mark = guest.mark()
     assert guest.hibernate(mode) is None
     assert_untouched(guest, mark, 150 * MIB, "hibernation")
@@ -76,7 +71,7 @@ def test_hibernation(guests: Factory, kernel: str, driver: str, mode: str, targe
     settle(guest, target, total)
     traffic = guest.traffic()
     assert (traffic.inflated, traffic.deflated) == ((150 + target) * MIB, 0), "pages of the old balloon went through the new device's queues"
-    assert messages(guest) == [f"virtio_balloon virtio0: returned {150 * MIB} pages after resume"]
+    assert driver_log(guest) == [f"virtio_balloon virtio0: returned {150 * MIB} pages after resume"]
     if target == 0:
         use_all_memory(guest)
     inflate(guest, 120, total)
@@ -94,13 +89,13 @@ def test_resume_in_the_same_vm(guests: Factory, kernel: str, driver: str, mode: 
     guest = boot(guests, kernel, driver)
     total = total_kib(guest)
     inflate(guest, 150, total)
-    messages(guest)
+    driver_log(guest)
     mark = guest.mark()
     result = guest.hibernate(mode)
     assert result is not None and result.status == 0
     settle(guest, 150, total)
     assert_untouched(guest, mark, 150 * MIB, mode)
-    assert messages(guest)[-1:] == [held_line(150 * MIB, "resume")]
+    assert driver_log(guest)[-1:] == [held_line(150 * MIB, "resume")]
     inflate(guest, 20, total)
     assert len(host_pages(guest)) == 20 * MIB
 
@@ -113,7 +108,7 @@ def test_suspend(guests: Factory, kernel: str, driver: str, hybrid: bool) -> Non
     guest = boot(guests, kernel, driver, firmware=True)
     total = total_kib(guest)
     inflate(guest, 150, total)
-    messages(guest)
+    driver_log(guest)
     if not hybrid:
         mark = guest.mark()
         # Nothing would wake this machine from s2idle; this goes back just before the CPUs idle.
@@ -121,7 +116,7 @@ def test_suspend(guests: Factory, kernel: str, driver: str, hybrid: bool) -> Non
         guest.run("echo none >/sys/power/pm_test")
         settle(guest, 150, total)
         assert_untouched(guest, mark, 150 * MIB, "s2idle")
-        assert messages(guest) == [held_line(150 * MIB, "suspend")]
+        assert driver_log(guest) == [held_line(150 * MIB, "suspend")]
 
     mark = guest.mark()
     assert (guest.hibernate("suspend") if hybrid else guest.suspend("deep")) is None
@@ -130,7 +125,7 @@ def test_suspend(guests: Factory, kernel: str, driver: str, hybrid: bool) -> Non
     assert guest.wake().status == 0
     settle(guest, 90, total)
     what = ["hibernation", "suspend"] if hybrid else ["suspend"]
-    assert messages(guest) == [held_line(150 * MIB, transition) for transition in what]
+    assert driver_log(guest) == [held_line(150 * MIB, transition) for transition in what]
     traffic = guest.traffic(mark)
     assert (traffic.inflated, traffic.deflated) == (0, 60 * MIB)
     inflate(guest, 0, total)
@@ -143,14 +138,14 @@ def test_pm_test(guests: Factory, kernel: str, driver: str) -> None:
     guest = boot(guests, kernel, driver, swap_mib=0)
     total = total_kib(guest)
     inflate(guest, 100, total)
-    messages(guest)
+    driver_log(guest)
     for level in ("core", "processors", "platform", "devices", "freezer"):
         mark = guest.mark()
         result = guest.run(f"echo {level} >/sys/power/pm_test && echo disk >/sys/power/state", timeout=120)
         assert result.status == 0
         settle(guest, 100, total)
         assert_untouched(guest, mark, 100 * MIB, level)
-        said = messages(guest)
+        said = driver_log(guest)
         assert len(said) == (level != "freezer") and all(line.startswith(held_line(100 * MIB, "")) for line in said), f"{level}: {said}"
     inflate(guest, 0, total)
     assert host_pages(guest) == set()
@@ -168,14 +163,14 @@ def test_veto(guests: Factory, kernel: str, driver: str) -> None:
     for step, name in enumerate(("freeze", "freeze_noirq", "poweroff", "poweroff_noirq"), 1):
         guest.run(f"set -e; modprobe pm_veto step={step}; {reregister}")
         settle(guest, 100, total)
-        messages(guest)
+        driver_log(guest)
         mark = guest.mark()
         result = guest.hibernate("platform")
         # A refused poweroff is no error to those who asked for the hibernation, but the guest runs on.
         assert result is not None and (result.status != 0 or "poweroff" in name), f"{name} was not refused"
         settle(guest, 100, total)
         assert_untouched(guest, mark, 100 * MIB, f"a refused {name}")
-        said = messages(guest)
+        said = driver_log(guest)
         assert said and all(line.startswith(held_line(100 * MIB, "")) for line in said), f"{name}: {said}"
         guest.run("rmmod pm_veto")
     inflate(guest, 0, total)
