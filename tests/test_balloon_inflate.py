@@ -119,7 +119,7 @@ def test_target_out_of_reach(guests: Factory, kernel: str, driver: str) -> None:
     check_files(guest)
     remove_files(guest)
     settle(guest, wanted, total)
-    assert len(shortages(guest)) == 1
+    assert len(shortages(guest)) <= 1, "the log should mention a shortage once a minute at most"
     inflate(guest, 0, total)
     assert host_pages(guest) == set()
 

@@ -20,9 +20,10 @@ from .trace import EVENTS
 BALLOON_ID = "balloon0"
 SWAP_DEVICE = "/dev/nvme0n1"
 ROOT_PORT = "port0"
+# Without ASPM, which the kernel `full` leaves out, the firmware keeps PCIe hotplug unless told otherwise.
 KERNEL_OPTIONS = (
     "console=ttyS0,115200", "loglevel=5", "no_console_suspend", "panic=0",
-    "nokaslr", "tsc=reliable", "no_timer_check", "mitigations=off", "random.trust_cpu=on", "audit=0", "apparmor=0", "cryptomgr.notests",
+    "nokaslr", "tsc=reliable", "no_timer_check", "pcie_ports=native", "mitigations=off", "random.trust_cpu=on", "audit=0", "apparmor=0", "cryptomgr.notests",
 )
 
 
