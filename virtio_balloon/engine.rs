@@ -427,6 +427,14 @@ impl State<'_> {
         }
     }
 
+    /// Lets go of a request that the device does not have, with its pages.
+    pub(super) fn drop_request(&mut self) {
+        self.slot = match replace(&mut self.slot, Slot::Taken) {
+            Slot::Parked(request) | Slot::Arrived(request) => Engine::emptied(request),
+            other => other,
+        };
+    }
+
     /// Whether a new request can be made.
     pub(super) fn is_idle(&self) -> bool {
         matches!(self.slot, Slot::Idle(_))

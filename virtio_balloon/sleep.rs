@@ -159,10 +159,7 @@ impl<'a> Engine<'a> {
     fn take_back(&self, st: &mut State<'a>) -> usize {
         let had = st.held;
 
-        st.slot = match replace(&mut st.slot, Slot::Taken) {
-            Slot::Parked(request) | Slot::Arrived(request) => Self::emptied(request),
-            other => other,
-        };
+        st.drop_request();
         while self.release(st) > 0 {
             might_sleep();
         }
@@ -192,10 +189,9 @@ impl<'a> Engine<'a> {
         }
         if self.check_alive(st) {
             self.tell_actual(st, true);
-            if let Slot::Parked(_) = st.slot {
-                if let Slot::Parked(request) = replace(&mut st.slot, Slot::Taken) {
-                    self.send(st, request);
-                }
+            match replace(&mut st.slot, Slot::Taken) {
+                Slot::Parked(request) => self.send(st, request),
+                other => st.slot = other,
             }
         }
         self.detector.disarm();

@@ -50,10 +50,7 @@ impl<'a> Engine<'a> {
 
         let mut st = self.state.lock();
         // The device is reset: whatever it had is ours again.
-        st.slot = match replace(&mut st.slot, Slot::Taken) {
-            Slot::Parked(request) | Slot::Arrived(request) => Self::emptied(request),
-            other => other,
-        };
+        st.drop_request();
         drop(st);
         self.release_all();
     }
