@@ -5,7 +5,7 @@
 //!
 //! Reading order:
 //!
-//! 1. `virtio_balloon/layout.rs`: what driver and device agree on.
+//! 1. `virtio_balloon/layout.rs`: what driver and device agree on; `queues.rs`: the queues.
 //! 2. `virtio_balloon/engine.rs`: the state of a balloon and the one request it has under way.
 //! 3. `virtio_balloon/thread.rs`: inflation and deflation towards the target.
 //! 4. `virtio_balloon/sleep.rs`: suspend and hibernation; `snapshot.rs` finds out whether this

@@ -9,6 +9,7 @@ pub mod balloon_page;
 pub mod kthread;
 pub mod mem;
 pub mod offline_page;
+pub mod page_block;
 pub mod pm_notifier;
 pub mod random;
 pub mod wait;

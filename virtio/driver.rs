@@ -12,6 +12,7 @@ use super::{
         Phase,
         PmOps, //
     },
+    queue::Queues,
     Device, //
 };
 use crate::{
@@ -110,12 +111,13 @@ pub trait Driver {
     /// Interrupt; must not sleep.
     fn config_changed(dev: &Device<Bound>, data: Pin<&Self::Data<'_>>);
 
-    /// The device used a buffer of some queue, perhaps.
+    /// The device used a buffer, perhaps; `place` is where the queue's name is in the list that
+    /// was given to [`Queues::new`](super::queue::Queues::new).
     ///
     /// # Context
     ///
     /// Interrupt; must not sleep.
-    fn notified(dev: &Device<Bound>, data: Pin<&Self::Data<'_>>);
+    fn notified(dev: &Device<Bound>, data: Pin<&Self::Data<'_>>, place: usize);
 
     /// The transport is about to lose the device: delete the queues.
     ///
@@ -351,10 +353,22 @@ impl<T: Driver> Adapter<T> {
     /// # Safety
     ///
     /// Called only by a ring, with a queue that was made for a device of this driver.
-    pub(super) unsafe extern "C" fn notified_callback(vq: *mut bindings::virtqueue) {
+    unsafe extern "C" fn notified_callback<const PLACE: usize>(vq: *mut bindings::virtqueue) {
         // SAFETY: `vdev` is the device of the queue, which is bound while it has queues.
-        unsafe { Self::with_bound((*vq).vdev, |dev, data| T::notified(dev, data)) }
+        unsafe { Self::with_bound((*vq).vdev, |dev, data| T::notified(dev, data, PLACE)) }
     }
+
+    /// The callbacks of the queues, by place.
+    pub(super) const NOTIFIED: [unsafe extern "C" fn(*mut bindings::virtqueue); Queues::MAX] = [
+        Self::notified_callback::<0>,
+        Self::notified_callback::<1>,
+        Self::notified_callback::<2>,
+        Self::notified_callback::<3>,
+        Self::notified_callback::<4>,
+        Self::notified_callback::<5>,
+        Self::notified_callback::<6>,
+        Self::notified_callback::<7>,
+    ];
 
     /// # Safety
     ///

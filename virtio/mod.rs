@@ -17,14 +17,15 @@
 //!
 //! # Reading order
 //!
-//! [`driver`] (the trait to implement and when its methods are called), [`device`], [`queue`],
-//! then [`crate::config`]. [`bindings`] is for the adapters only.
+//! [`driver`] (the trait to implement and when its methods are called), [`device`], [`queue`] with
+//! [`payload`], then [`crate::config`]. [`bindings`] is for the adapters only.
 
 pub mod bindings;
 pub mod device;
 pub mod driver;
 pub mod endian;
 pub mod id;
+pub mod payload;
 pub mod pm;
 pub mod queue;
 

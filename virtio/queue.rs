@@ -2,9 +2,9 @@
 
 //! Virtqueues as a driver sees them: they own the buffers that the device may touch.
 //!
-//! A buffer is moved into a queue and moved out again when the device has used it, or after a
-//! reset. In between no reference to it exists, so the driver cannot touch what the device may
-//! read.
+//! A payload is moved into a queue and moved out again when the device has used it, or after a
+//! reset. In between no reference to it exists, so the driver cannot touch what the device may read
+//! or write.
 //!
 //! Nothing that the device writes is interpreted here but the fact that a buffer was used: the ring
 //! below checks ids and lengths and breaks the queue of a device that lies.
@@ -14,16 +14,13 @@
 use super::{
     bindings,
     driver::Adapter,
+    payload::Payload,
     Device,
     Driver, //
 };
 
 use core::{
     marker::PhantomData,
-    mem::{
-        size_of,
-        MaybeUninit, //
-    },
     ptr::{
         null_mut,
         NonNull, //
@@ -32,95 +29,55 @@ use core::{
 use kernel::{
     device::Bound,
     error::to_result,
+    new_mutex,
+    num::casts::u32_as_usize,
     prelude::*,
-    transmute::AsBytes, //
+    sync::{
+        Arc,
+        Mutex, //
+    },
 };
-
-/// A buffer for the device to read: `N` elements of which the first `len` count, and what the
-/// driver wants to remember about them.
-pub struct OutBuf<T, const N: usize, M> {
-    data: KBox<[T; N]>,
-    len: usize,
-    /// The driver's own note; the device never sees it.
-    pub meta: M,
-}
-
-impl<T: AsBytes + Copy + Default, const N: usize, M> OutBuf<T, N, M> {
-    /// Makes an empty buffer.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`.
-    ///
-    /// # Context
-    ///
-    /// May sleep.
-    pub fn new(meta: M) -> Result<KBox<Self>> {
-        let data = KBox::new([T::default(); N], GFP_KERNEL)?;
-
-        Ok(KBox::new(Self { data, len: 0, meta }, GFP_KERNEL)?)
-    }
-
-    /// Empties the buffer.
-    pub fn clear(&mut self) {
-        self.len = 0;
-    }
-
-    /// Appends an element.
-    ///
-    /// # Errors
-    ///
-    /// `ENOSPC` if the buffer has `N` already.
-    pub fn push(&mut self, value: T) -> Result {
-        *self.data.get_mut(self.len).ok_or(ENOSPC)? = value;
-        self.len += 1;
-        Ok(())
-    }
-
-    /// The elements, in the order in which the device will find them.
-    pub fn elements(&self) -> &[T] {
-        self.data.get(..self.len).unwrap_or(&[])
-    }
-}
 
 /// The virtqueues of a device that is, or is about to be, live.
 ///
-/// Dropping it resets the device, takes back the buffers that it still had, and deletes the queues.
-///
-/// # Invariants
-///
-/// - `vqs` are the queues that the transport made for `dev`, and they exist until it is asked to
-///   delete them in [`Self::delete`].
-/// - Each buffer that a queue holds was put there by [`Self::send`] as the raw pointer of a
-///   `KBox<OutBuf<T, N, M>>`.
-pub struct Queues<'a, T, const N: usize, M> {
-    dev: &'a Device<Bound>,
-    vqs: KVec<NonNull<bindings::virtqueue>>,
-    _buffers: PhantomData<KBox<OutBuf<T, N, M>>>,
+/// A driver takes them out one by one with the type of what it will put into each. When all are
+/// gone, taken or not, the transport is asked to delete them; the device is reset before.
+pub struct Queues<'a> {
+    vqs: KVec<Option<NonNull<bindings::virtqueue>>>,
+    owner: Arc<Owner<'a>>,
 }
 
-impl<'a, T, const N: usize, M> Queues<'a, T, N, M> {
-    /// Creates one queue for each name, in the order of the queue numbers of the device.
+impl<'a> Queues<'a> {
+    /// The most queues that a driver can ask for.
+    pub const MAX: usize = 8;
+
+    /// Creates a queue for each name, in the order of the queue numbers of the device.
     ///
-    /// The names show up in `/proc/interrupts`. When the device uses a buffer,
-    /// [`Driver::notified`] of `D` is called.
+    /// A queue without a name is one that this device does not have: it takes no number, and those
+    /// behind it move up (as `virtio_find_vqs()` does it). The names show up in `/proc/interrupts`.
+    /// When the device uses a buffer, [`Driver::notified`] of `D` is called with the place of the
+    /// queue in `names`.
     ///
     /// # Errors
     ///
-    /// What the transport says: `ENOENT` if the device lacks a queue, `ENOMEM`, `EBUSY`.
+    /// `EINVAL` for more than [`Self::MAX`] names, or what the transport says: `ENOENT` if the
+    /// device lacks a queue, `ENOMEM`, `EBUSY`.
     ///
     /// # Context
     ///
     /// May sleep. The device must not be live: only from [`Driver::probe`] and [`Driver::restore`].
-    pub fn new<D: Driver>(dev: &'a Device<Bound>, names: &[&'static CStr]) -> Result<Self> {
+    pub fn new<D: Driver>(dev: &'a Device<Bound>, names: &[Option<&'static CStr>]) -> Result<Self> {
+        let owner = Owner::new(dev)?;
         let mut infos = KVec::with_capacity(names.len(), GFP_KERNEL)?;
         let mut raw = KVec::with_capacity(names.len(), GFP_KERNEL)?;
         let mut vqs = KVec::with_capacity(names.len(), GFP_KERNEL)?;
-        for name in names {
+        for (place, name) in names.iter().enumerate() {
+            let callback = Adapter::<D>::NOTIFIED.get(place).ok_or(EINVAL)?;
+
             infos.push(
                 bindings::virtqueue_info {
-                    name: name.as_char_ptr(),
-                    callback: Some(Adapter::<D>::notified_callback),
+                    name: name.map_or(core::ptr::null(), CStr::as_char_ptr),
+                    callback: Some(*callback),
                     ctx: false,
                 },
                 GFP_KERNEL,
@@ -141,137 +98,237 @@ impl<'a, T, const N: usize, M> Queues<'a, T, N, M> {
                 null_mut(),
             )
         })?;
-        for vq in raw.iter().copied().filter_map(NonNull::new) {
-            vqs.push(vq, GFP_KERNEL)?;
+        owner.has_queues();
+        for vq in raw {
+            vqs.push(NonNull::new(vq), GFP_KERNEL)?;
         }
+        Ok(Self { vqs, owner })
+    }
 
-        // INVARIANT: The queues are those of the transport, one for each name, and still empty.
-        Ok(Self {
-            dev,
-            vqs,
-            _buffers: PhantomData,
+    /// Takes out the queue at a place of the names given to [`Self::new`], for payloads `P`.
+    ///
+    /// `None` if it has no name, or was taken before.
+    pub fn take<P: Payload>(&mut self, place: usize) -> Option<Queue<'a, P>> {
+        let vq = self.vqs.get_mut(place)?.take()?;
+
+        // INVARIANT: The queue is one of the owner's, nobody else has it, and it is empty.
+        Some(Queue {
+            vq,
+            owner: self.owner.clone(),
+            _payloads: PhantomData,
         })
     }
+}
 
-    /// The C structure of queue `index`.
-    fn raw(&self, index: usize) -> Option<*mut bindings::virtqueue> {
-        self.vqs.get(index).map(|vq| vq.as_ptr())
-    }
+/// One virtqueue, which owns the payloads that it holds.
+///
+/// Dropping it resets the device, unless another queue of it did so before, and drops the payloads
+/// that the device still had.
+///
+/// # Invariants
+///
+/// - `vq` is a queue of `owner`'s, in no other hands; the transport deletes it after `owner` is
+///   gone.
+/// - Each token in it is the raw pointer of a `KBox<P>` and was put there by [`Self::add`].
+pub struct Queue<'a, P: Payload> {
+    vq: NonNull<bindings::virtqueue>,
+    owner: Arc<Owner<'a>>,
+    _payloads: PhantomData<KBox<P>>,
+}
 
-    /// Makes a buffer available in queue `index` and notifies the device.
+impl<P: Payload> Queue<'_, P> {
+    /// Makes a payload available, without notifying the device.
     ///
     /// # Errors
     ///
-    /// With the buffer given back: `EINVAL` if there is no such queue or the buffer is empty,
-    /// `ENOSPC` if the queue is full, `EIO` if it is broken, `ENOMEM`.
+    /// With the payload given back: `EINVAL` if it has nothing for the device, `ENOSPC` if the
+    /// queue is full, `EIO` if it is broken, `ENOMEM`.
     ///
     /// # Context
     ///
     /// Any.
-    pub fn send(
-        &mut self,
-        index: usize,
-        buf: KBox<OutBuf<T, N, M>>,
-    ) -> Result<(), (Error, KBox<OutBuf<T, N, M>>)>
-    where
-        T: AsBytes,
-    {
-        let bytes = buf.len * size_of::<T>();
-        let Some(vq) = self.raw(index).filter(|_| bytes > 0) else {
-            return Err((EINVAL, buf));
-        };
-        let Ok(bytes) = u32::try_from(bytes) else {
-            return Err((EINVAL, buf));
-        };
-        let data: *const [T; N] = &*buf.data;
-        let token = KBox::into_raw(buf);
-        let mut sg = MaybeUninit::<bindings::scatterlist>::zeroed();
-
-        // SAFETY: `data` is `bytes` long or longer, and from kmalloc as `sg_init_one` demands.
-        unsafe { bindings::sg_init_one(sg.as_mut_ptr(), data.cast(), bytes) };
+    pub fn add(&mut self, mut payload: KBox<P>) -> Result<(), (Error, KBox<P>)> {
+        let mut readable = payload.readable().list();
+        let mut writable = payload.writable().list();
+        let (readable, writable) = (readable.as_raw(), writable.as_raw());
+        let outs = u32::from(readable.is_some());
+        let ins = u32::from(writable.is_some());
+        let mut lists = [readable.or(writable), writable].map(|list| list.unwrap_or(null_mut()));
+        if outs + ins == 0 {
+            return Err((EINVAL, payload));
+        }
+        let token = KBox::into_raw(payload);
 
         // SAFETY: By the type invariant `vq` is valid and `&mut self` excludes other users of it.
-        // The buffer is owned by `token` and stays where it is until it is taken back.
+        // `lists` has as many valid lists as announced. The memory they name belongs to the
+        // payload, which stays where it is and is not touched until it is taken back.
         // INVARIANT: `token` is the raw pointer of a box of the right type.
         let ret = to_result(unsafe {
-            bindings::virtqueue_add_outbuf(
-                vq,
-                sg.as_mut_ptr(),
-                1,
+            bindings::virtqueue_add_sgs(
+                self.vq.as_ptr(),
+                lists.as_mut_ptr(),
+                outs,
+                ins,
                 token.cast(),
                 bindings::GFP_NOWAIT,
             )
         });
-        if let Err(e) = ret {
-            // SAFETY: The queue did not take the buffer, so `token` is still ours alone.
-            return Err((e, unsafe { KBox::from_raw(token) }));
-        }
-        // A notification that fails marks the queue as broken: `is_broken` tells.
-        // SAFETY: As above.
-        unsafe { bindings::virtqueue_kick(vq) };
+        // SAFETY: If the queue did not take the payload, `token` is still ours alone.
+        ret.map_err(|e| (e, unsafe { KBox::from_raw(token) }))
+    }
+
+    /// Notifies the device of the payloads that were added, if it wants to know.
+    ///
+    /// A notification that fails marks the queue as broken: [`Self::is_broken`] tells.
+    ///
+    /// # Context
+    ///
+    /// Any. The device must be live.
+    pub fn notify(&mut self) {
+        // SAFETY: By the type invariant `vq` is valid, `&mut self` excludes other users of it.
+        unsafe { bindings::virtqueue_kick(self.vq.as_ptr()) };
+    }
+
+    /// [`Self::add`] and [`Self::notify`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::add`].
+    ///
+    /// # Context
+    ///
+    /// As for both.
+    pub fn send(&mut self, payload: KBox<P>) -> Result<(), (Error, KBox<P>)> {
+        self.add(payload)?;
+        self.notify();
         Ok(())
     }
 
-    /// Takes back one buffer of queue `index` that the device has used.
-    pub fn take_used(&mut self, index: usize) -> Option<KBox<OutBuf<T, N, M>>> {
-        let vq = self.raw(index)?;
+    /// Takes back one payload that the device has used.
+    ///
+    /// # Context
+    ///
+    /// Any.
+    pub fn take_used(&mut self) -> Option<KBox<P>> {
         let mut len = 0;
         // SAFETY: By the type invariant `vq` is valid, `&mut self` excludes other users of it.
-        let token = unsafe { bindings::virtqueue_get_buf(vq, &mut len) };
+        let token = unsafe { bindings::virtqueue_get_buf(self.vq.as_ptr(), &mut len) };
 
-        // The reported length is of no meaning for a buffer that the device only reads.
-        // SAFETY: By the type invariant, and the ring gives each buffer back only once.
+        // The reported length is not passed on: no payload has contents that depend on it.
+        // SAFETY: By the type invariant, and the ring gives each token back only once.
         (!token.is_null()).then(|| unsafe { KBox::from_raw(token.cast()) })
     }
 
-    /// Tells whether queue `index` is unusable: the device lied, is gone, or was shut down.
-    pub fn is_broken(&self, index: usize) -> bool {
-        self.raw(index)
-            // SAFETY: By the type invariant `vq` is valid.
-            .is_none_or(|vq| unsafe { bindings::virtqueue_is_broken(vq) })
+    /// Tells whether the queue is unusable: the device lied, is gone, or was shut down.
+    pub fn is_broken(&self) -> bool {
+        // SAFETY: By the type invariant `vq` is valid.
+        unsafe { bindings::virtqueue_is_broken(self.vq.as_ptr()) }
     }
 
-    /// Resets the device, hands each buffer that it still had to `take`, and deletes the queues.
+    /// Number of descriptors in the ring: how many parts fit in at a time.
+    pub fn size(&self) -> usize {
+        // SAFETY: By the type invariant `vq` is valid.
+        u32_as_usize(unsafe { bindings::virtqueue_get_vring_size(self.vq.as_ptr()) })
+    }
+
+    /// Resets the device, unless another queue of it did so before, and hands each payload that
+    /// this queue still had to `take`.
+    ///
+    /// The queue is deleted together with the last one.
     ///
     /// # Context
     ///
     /// May sleep.
-    pub fn delete(mut self, take: impl FnMut(usize, KBox<OutBuf<T, N, M>>)) {
-        self.tear_down(take);
+    pub fn close(mut self, take: impl FnMut(KBox<P>)) {
+        self.drain(take);
     }
 
-    /// [`Self::delete`] for use by `drop`; a second call does nothing.
-    fn tear_down(&mut self, mut take: impl FnMut(usize, KBox<OutBuf<T, N, M>>)) {
-        if self.vqs.is_empty() {
-            return;
-        }
-        self.dev.reset();
-        for (index, vq) in self.vqs.iter().enumerate() {
-            loop {
-                // SAFETY: `vq` is valid by the type invariant, and the device was reset.
-                let token = unsafe { bindings::virtqueue_detach_unused_buf(vq.as_ptr()) };
-                if token.is_null() {
-                    break;
-                }
-                // SAFETY: By the type invariant; the ring gives each buffer back only once.
-                take(index, unsafe { KBox::from_raw(token.cast()) });
+    /// [`Self::close`] for use by `drop`; a second call finds nothing.
+    fn drain(&mut self, mut take: impl FnMut(KBox<P>)) {
+        self.owner.reset();
+        loop {
+            // SAFETY: `vq` is valid by the type invariant, and the device was reset.
+            let token = unsafe { bindings::virtqueue_detach_unused_buf(self.vq.as_ptr()) };
+            if token.is_null() {
+                break;
             }
-        }
-        // INVARIANT: Nothing refers to the queues after this.
-        self.vqs.clear();
-        if let Some(del_vqs) = self.dev.ops().del_vqs {
-            // SAFETY: The device is bound and was reset; the queues are empty.
-            unsafe { del_vqs(self.dev.as_raw()) };
+            // SAFETY: By the type invariant; the ring gives each token back only once.
+            take(unsafe { KBox::from_raw(token.cast()) });
         }
     }
 }
 
-impl<T, const N: usize, M> Drop for Queues<'_, T, N, M> {
+impl<P: Payload> Drop for Queue<'_, P> {
     fn drop(&mut self) {
-        self.tear_down(|_, buf| drop(buf));
+        self.drain(drop);
     }
 }
 
 // SAFETY: A virtqueue may be used from any thread as long as users exclude each other, which
-// `&mut self` ensures; the buffers are `Send` if their parts are.
-unsafe impl<T: Send, const N: usize, M: Send> Send for Queues<'_, T, N, M> {}
+// `&mut self` ensures; payloads are `Send`.
+unsafe impl<P: Payload> Send for Queue<'_, P> {}
+
+// SAFETY: Through a shared reference the queue can only be asked for its size and state.
+unsafe impl<P: Payload> Sync for Queue<'_, P> {}
+
+/// What the queues of a device are at present.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// There are none.
+    None,
+    /// The device may use them.
+    InUse,
+    /// The device was reset since.
+    Reset,
+}
+
+/// Whom all queues of a device belong to.
+#[pin_data(PinnedDrop)]
+struct Owner<'a> {
+    dev: &'a Device<Bound>,
+    #[pin]
+    stage: Mutex<Stage>,
+}
+
+impl<'a> Owner<'a> {
+    /// Makes an owner without queues.
+    fn new(dev: &'a Device<Bound>) -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                dev,
+                stage <- new_mutex!(Stage::None),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Takes note that the transport has made the queues.
+    fn has_queues(&self) {
+        *self.stage.lock() = Stage::InUse;
+    }
+
+    /// Resets the device, if nobody did since the queues were made.
+    fn reset(&self) {
+        let mut stage = self.stage.lock();
+
+        if *stage == Stage::InUse {
+            self.dev.reset();
+            *stage = Stage::Reset;
+        }
+    }
+}
+
+#[pinned_drop]
+impl PinnedDrop for Owner<'_> {
+    fn drop(self: Pin<&mut Self>) {
+        if *self.stage.lock() == Stage::None {
+            return;
+        }
+        self.reset();
+        if let Some(del_vqs) = self.dev.ops().del_vqs {
+            // SAFETY: The device is bound and was reset. No queue is in anybody's hands, as each
+            // would keep this alive, and each gave up its payloads when it was dropped.
+            unsafe { del_vqs(self.dev.as_raw()) };
+        }
+    }
+}

@@ -117,7 +117,7 @@ impl Driver for BalloonDriver {
         data.engine.shared.wake_for_config();
     }
 
-    fn notified(_dev: &Device<Bound>, data: Pin<&Balloon<'_>>) {
+    fn notified(_dev: &Device<Bound>, data: Pin<&Balloon<'_>>, _place: usize) {
         data.engine.shared.wake();
     }
 

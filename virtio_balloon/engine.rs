@@ -15,10 +15,10 @@ use super::{
         DEFLATE,
         INFLATE,
         PER_PAGE,
-        QUEUE_NAMES,
         REQUEST_LEN,
         REQUEST_PAGES, //
     },
+    queues::PageQueues,
     shared::{
         Figures,
         Shared, //
@@ -26,7 +26,6 @@ use super::{
     snapshot::Detector, //
 };
 use crate::{
-    balloon::BalloonDriver,
     kernel_ext::{
         balloon_page::{
             impl_has_page_list,
@@ -36,10 +35,7 @@ use crate::{
         wait::Mode, //
     },
     virtio::{
-        queue::{
-            OutBuf,
-            Queues, //
-        },
+        payload::OutBuf,
         Device,
         Le32, //
     },
@@ -114,7 +110,7 @@ pub(super) enum Phase {
 /// All that the lock protects.
 pub(super) struct State<'a> {
     pub(super) phase: Phase,
-    pub(super) queues: Option<Queues<'a, Le32, REQUEST_LEN, Job>>,
+    pub(super) queues: Option<PageQueues<'a>>,
     pub(super) slot: Slot,
     /// Pages on the list, isolated ones included.
     pub(super) held: usize,
@@ -151,7 +147,7 @@ impl<'a> Engine<'a> {
     ///
     /// # Errors
     ///
-    /// `ENOMEM`, or what [`Queues::new`] says.
+    /// `ENOMEM`, or what [`PageQueues::new`] says.
     pub(super) fn new(
         dev: &'a Device<Bound>,
         shared: Arc<Shared>,
@@ -162,7 +158,7 @@ impl<'a> Engine<'a> {
                 pages: KVec::with_capacity(REQUEST_PAGES, GFP_KERNEL)?,
             })?;
             let detector = Detector::new()?;
-            let queues = Self::make_queues(dev)?;
+            let queues = PageQueues::new(dev)?;
             let state = State {
                 phase: Phase::Running,
                 queues: Some(queues),
@@ -185,13 +181,6 @@ impl<'a> Engine<'a> {
         })
     }
 
-    /// Creates the queues of the device, which must not be live. To be called without the lock.
-    pub(super) fn make_queues(
-        dev: &'a Device<Bound>,
-    ) -> Result<Queues<'a, Le32, REQUEST_LEN, Job>> {
-        Queues::new::<BalloonDriver>(dev, &QUEUE_NAMES)
-    }
-
     /// Resets the device and deletes its queues; a request that it had is parked.
     ///
     /// To be called without the lock, when nobody makes requests any more.
@@ -203,7 +192,7 @@ impl<'a> Engine<'a> {
 
         let mut unanswered = None;
         if let Some(queues) = queues {
-            queues.delete(|_, request| unanswered = Some(request));
+            queues.close(|request| unanswered = Some(request));
         }
         let mut st = self.state.lock();
         if let Some(request) = unanswered {
@@ -380,7 +369,7 @@ impl<'a> Engine<'a> {
     pub(super) fn check_alive(&self, st: &mut State<'a>) -> bool {
         let broken = match &st.queues {
             None => true,
-            Some(queues) => queues.is_broken(INFLATE) || queues.is_broken(DEFLATE),
+            Some(queues) => queues.is_broken(),
         };
 
         if broken && !st.dead {

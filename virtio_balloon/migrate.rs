@@ -6,17 +6,14 @@
 //! for an answer any longer leaves the page that is under way in the request, which keeps it out of
 //! anybody else's hands until the device has answered; the thread sees to the rest.
 
-use super::{
-    engine::{
-        is_addressable,
-        name_own_pages,
-        Engine,
-        Kind,
-        Phase,
-        Slot,
-        State, //
-    },
-    layout::INFLATE, //
+use super::engine::{
+    is_addressable,
+    name_own_pages,
+    Engine,
+    Kind,
+    Phase,
+    Slot,
+    State, //
 };
 use crate::kernel_ext::balloon_page::{
     BalloonPage,
@@ -103,7 +100,7 @@ impl<'a> Engine<'a> {
 
     /// Whether pages may move at present.
     fn may_migrate(&self, st: &State<'a>) -> bool {
-        let usable = st.queues.as_ref().is_some_and(|q| !q.is_broken(INFLATE));
+        let usable = st.queues.as_ref().is_some_and(|q| !q.is_broken());
 
         st.phase == Phase::Running && !st.dead && !st.stale && usable && !self.shared.is_paused()
     }

@@ -8,6 +8,7 @@ mod device;
 mod engine;
 mod layout;
 mod migrate;
+mod queues;
 mod shared;
 mod sleep;
 mod snapshot;

@@ -18,6 +18,7 @@ use super::{
         State, //
     },
     layout::ACTUAL,
+    queues::PageQueues,
     shared::Transition, //
 };
 use crate::virtio::pm;
@@ -96,10 +97,10 @@ impl<'a> Engine<'a> {
     ///
     /// # Errors
     ///
-    /// As for [`Queues::new`](crate::virtio::queue::Queues::new).
+    /// As for [`PageQueues::new`].
     pub(super) fn reconnect(&self) -> Result {
         let start = Instant::<Monotonic>::now();
-        let queues = Self::make_queues(self.dev)?;
+        let queues = PageQueues::new(self.dev)?;
         let mut st = self.state.lock();
         let figures = self.figures();
 
