@@ -28,6 +28,7 @@ use super::{
 use crate::{
     kernel_ext::{
         balloon_page::{
+            self,
             impl_has_page_list,
             BalloonPage,
             PageList, //
@@ -48,6 +49,7 @@ use kernel::{
     num::casts::usize_as_u64,
     prelude::*,
     sync::{
+        atomic::Atomic,
         Arc,
         Mutex, //
     },
@@ -131,6 +133,8 @@ pub(super) struct State<'a> {
 pub(crate) struct Engine<'a> {
     pub(super) dev: &'a Device<Bound>,
     pub(super) shared: Arc<Shared>,
+    /// The thread is allocating pages: not the time to move those that are in the balloon.
+    pub(super) growing: Atomic<bool>,
     pub(super) detector: Detector,
     #[pin]
     pub(super) pages: PageList<Self>,
@@ -174,8 +178,9 @@ impl<'a> Engine<'a> {
             Ok(try_pin_init!(Self {
                 dev,
                 shared,
+                growing: Atomic::new(false),
                 detector,
-                pages <- PageList::new(),
+                pages <- PageList::new(true),
                 state <- new_mutex!(state),
             }? Error))
         })
@@ -263,7 +268,7 @@ impl<'a> Engine<'a> {
 
     /// Lets go of the pages of a request and makes it ready for the next use.
     pub(super) fn emptied(mut request: KBox<Request>) -> Slot {
-        request.meta.pages.clear();
+        balloon_page::free_all(&mut request.meta.pages);
         request.clear();
         Slot::Idle(request)
     }
@@ -461,7 +466,7 @@ pub(super) fn name_own_pages(request: &mut Request) {
 
 /// Number of the first balloon page in `page`.
 fn first_balloon_pfn(page: &BalloonPage) -> Option<u32> {
-    u32::try_from(page.pfn().checked_mul(usize_as_u64(PER_PAGE))?).ok()
+    u32::try_from(page.pfn().checked_mul(PER_PAGE)?).ok()
 }
 
 /// Whether the device can be told of `page`.

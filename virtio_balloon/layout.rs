@@ -47,6 +47,19 @@ pub(super) const REQUEST_LEN: usize = 1024;
 /// Kernel pages in one request; its balloon pages always fit.
 pub(super) const REQUEST_PAGES: usize = REQUEST_LEN / PER_PAGE;
 
+/// Order of the largest blocks that inflation takes: 2 MiB, or as many pages as a request has room
+/// for.
+pub(super) const BLOCK_ORDER: u32 = {
+    let order = (2_usize << 20 >> PAGE_SHIFT).ilog2();
+    let request = REQUEST_PAGES.ilog2();
+
+    if order < request {
+        order
+    } else {
+        request
+    }
+};
+
 /// Memory that inflation leaves available, in kernel pages: 32 MiB.
 ///
 /// `MemAvailable` has the reserves of the zones taken off already.

@@ -23,6 +23,7 @@ use crate::kernel_ext::balloon_page::{
 use core::mem::replace;
 use kernel::{
     prelude::*,
+    sync::atomic::Relaxed,
     time::Msecs, //
 };
 
@@ -102,6 +103,8 @@ impl<'a> Engine<'a> {
     fn may_migrate(&self, st: &State<'a>) -> bool {
         let usable = st.queues.as_ref().is_some_and(|q| !q.is_broken());
 
-        st.phase == Phase::Running && !st.dead && !st.stale && usable && !self.shared.is_paused()
+        let welcome = !self.growing.load(Relaxed) && !self.shared.is_paused();
+
+        st.phase == Phase::Running && !st.dead && !st.stale && usable && welcome
     }
 }

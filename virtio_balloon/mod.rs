@@ -6,6 +6,7 @@
 
 mod device;
 mod engine;
+mod ladder;
 mod layout;
 mod migrate;
 mod queues;

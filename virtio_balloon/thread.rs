@@ -13,7 +13,12 @@ use super::{
         Slot,
         State, //
     },
+    ladder::{
+        Ladder,
+        Rung, //
+    },
     layout::{
+        BLOCK_ORDER,
         LEAVE_AVAILABLE,
         NUM_PAGES,
         PER_PAGE,
@@ -21,7 +26,11 @@ use super::{
     },
 };
 use crate::kernel_ext::{
-    balloon_page::BalloonPage,
+    balloon_page::{
+        self,
+        BalloonPage,
+        Effort, //
+    },
     kthread,
     mem,
     wait::Mode, //
@@ -31,6 +40,7 @@ use core::mem::replace;
 use kernel::{
     num::casts::u32_as_usize,
     prelude::*,
+    sync::atomic::Relaxed,
     time::{
         Delta,
         Instant,
@@ -111,6 +121,7 @@ impl Backoff {
 struct Worker {
     /// Pages on their way into the balloon.
     batch: KVec<BalloonPage>,
+    ladder: Ladder,
     backoff: Backoff,
     /// The log mentioned that the device is slow to answer.
     said_slow: bool,
@@ -130,6 +141,7 @@ impl<'a> Engine<'a> {
         };
         let mut worker = Worker {
             batch,
+            ladder: Ladder::new(BLOCK_ORDER),
             backoff: Backoff {
                 until: None,
                 said: None,
@@ -247,7 +259,9 @@ impl<'a> Engine<'a> {
         if let Some(left) = worker.backoff.left() {
             return Next::Wait(Some(left));
         }
+        self.growing.store(true, Relaxed);
         self.allocate(worker, want);
+        self.growing.store(false, Relaxed);
         if worker.batch.is_empty() {
             worker.backoff.fail();
             self.figures().alloc_failures.add(1);
@@ -268,22 +282,37 @@ impl<'a> Engine<'a> {
         }
         drop(st);
         // Empty, unless the world changed while we were allocating: then the pages go back.
-        worker.batch.clear();
+        balloon_page::free_all(&mut worker.batch);
         Next::Step
     }
 
     /// Fills the batch with up to `want` pages, as far as memory allows.
     fn allocate(&self, worker: &mut Worker, want: usize) {
         let spare = mem::available_pages().saturating_sub(LEAVE_AVAILABLE);
+        let want = want.min(spare).min(REQUEST_PAGES);
+        let Worker { batch, ladder, .. } = worker;
 
-        for _ in 0..want.min(spare).min(REQUEST_PAGES) {
-            let Some(page) = BalloonPage::alloc().filter(is_addressable) else {
-                break;
-            };
-            // There is room: the batch was made with `REQUEST_PAGES`.
-            if worker.batch.push_within_capacity(page).is_err() {
+        while batch.len() < want {
+            let (had, left) = (batch.len(), want - batch.len());
+            let rung = ladder.rung(left);
+            match rung {
+                Rung::Block { order, compact } => {
+                    let effort = match compact {
+                        true => Effort::Compact,
+                        false => Effort::TakeFree,
+                    };
+                    balloon_page::alloc_block(order, effort, batch);
+                }
+                Rung::Singles => {
+                    balloon_page::alloc_singles(left, batch);
+                }
+            }
+            if batch.len() > had {
+                ladder.got(rung, batch.len() - had);
+            } else if !ladder.step_down(rung) {
                 break;
             }
         }
+        batch.retain(|page| is_addressable(page));
     }
 }
