@@ -5,9 +5,9 @@
 PYTHON ?= python3
 
 # What the command line may set; the lab reads it from the environment.
-export KDIR OUT LLVM RELEASE KERNEL TESTS PYTEST_ARGS ACCEL LAB_CACHE LINUX_SOURCE DEBIAN_MIRROR
+export KDIR OUT LLVM RELEASE KERNEL TESTS PYTEST_ARGS PROFILE BENCH_ARGS ACCEL LAB_CACHE LINUX_SOURCE DEBIAN_MIRROR
 
-TARGETS := modules stock-modules demo test test-long lint rustfmt doctor shell update clean distclean
+TARGETS := modules stock-modules demo bench-balloon test test-long lint rustfmt doctor shell update clean distclean
 
 .PHONY: help $(TARGETS)
 
@@ -17,6 +17,7 @@ help: ## this list
 modules:	## build the modules for the lab's kernel, or: KDIR=<prepared kernel build> [OUT=<folder>] [LLVM=1]
 stock-modules:	## build the modules for Debian's own kernel: the newest, or RELEASE=<uname -r>
 demo:		## hibernate a guest with an inflated balloon, beside one with the C driver: [KERNEL=full]
+bench-balloon:	## measure the balloon driver beside C's: [KERNEL=stock] [PROFILE=1: by function]
 test:		## run the tests on both kernels: [TESTS=<files>] [PYTEST_ARGS=<options>] [ACCEL=tcg]
 test-long:	## run the tests and the long ones
 lint:		## check the style: rustfmt, checkpatch, clippy

@@ -49,6 +49,11 @@ def demo() -> int:
     return _inside(["python3", "-m", "lab.demo", "--kernel", kernel], facts)
 
 
+def bench_balloon() -> int:
+    """Measures our balloon driver beside C's on the kernel that KERNEL names; PROFILE=1 says where the instructions go."""
+    return _bench("balloon")
+
+
 def test() -> int:
     """Runs the tests on both kernels."""
     return _pytest([])
@@ -99,7 +104,7 @@ def distclean() -> int:
 
 
 COMMANDS = {
-    "modules": build_modules, "stock-modules": stock_modules, "demo": demo, "test": test, "test-long": test_long,
+    "modules": build_modules, "stock-modules": stock_modules, "demo": demo, "bench-balloon": bench_balloon, "test": test, "test-long": test_long,
     "lint": run_lint, "rustfmt": run_rustfmt, "doctor": doctor.report, "shell": shell, "update": update,
     "clean": clean, "distclean": distclean,
 }
@@ -107,6 +112,14 @@ COMMANDS = {
 
 def _prepare(names: list[str]) -> Path:
     return modules.for_guests(Steps(modules.STEPS_ALL + modules.STEPS_EACH * len(names)), names)
+
+
+def _bench(name: str) -> int:
+    kernel = os.environ.get("KERNEL") or "full"
+    if kernel not in BOTH:
+        raise LabError(f"KERNEL={kernel}: it must be stock or full")
+    options = [*(["--profile"] if os.environ.get("PROFILE") else []), *shlex.split(os.environ.get("BENCH_ARGS", ""))]
+    return _inside(["python3", "-m", "lab.bench", name, "--kernel", kernel, *options], _prepare([kernel]))
 
 
 def _pytest(default: list[str]) -> int:
