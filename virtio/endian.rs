@@ -3,36 +3,61 @@
 //! Integers as a device sees them: little-endian, naturally aligned, without arithmetic.
 //!
 //! A value must be converted by name before it can be used, so that a missing conversion does not
-//! compile. Follows Virtio 1.4, 1.4 (all multi-byte fields are little-endian).
+//! compile. Follows Virtio 1.4, 1.4 (all multi-byte fields are little-endian). Legacy devices use
+//! the byte order of the CPU instead, which is the same on the architectures this is built for.
 
-use kernel::transmute::AsBytes;
+macro_rules! little_endian {
+    ($(#[$doc:meta] $name:ident($int:ty);)*) => {$(
+        #[$doc]
+        #[repr(transparent)]
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+        pub struct $name($int);
 
-/// A 32-bit little-endian integer in memory that a device reads or writes.
-#[repr(transparent)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Le32(u32);
+        impl $name {
+            /// Converts from the byte order of the CPU.
+            pub const fn from_cpu(value: $int) -> Self {
+                Self(value.to_le())
+            }
 
-impl Le32 {
-    /// Converts from the byte order of the CPU.
-    pub const fn from_cpu(value: u32) -> Self {
-        Self(value.to_le())
-    }
+            /// Converts to the byte order of the CPU.
+            pub const fn to_cpu(self) -> $int {
+                <$int>::from_le(self.0)
+            }
 
-    /// Converts to the byte order of the CPU.
-    pub const fn to_cpu(self) -> u32 {
-        u32::from_le(self.0)
-    }
+            /// The bytes as they stand in memory.
+            pub const fn to_bytes(self) -> [u8; size_of::<$int>()] {
+                self.0.to_ne_bytes()
+            }
 
-    /// The four bytes as they stand in memory.
-    pub const fn to_bytes(self) -> [u8; 4] {
-        self.0.to_ne_bytes()
-    }
-
-    /// Takes the four bytes as they stand in memory.
-    pub const fn from_bytes(bytes: [u8; 4]) -> Self {
-        Self(u32::from_ne_bytes(bytes))
-    }
+            /// Takes the bytes as they stand in memory.
+            pub const fn from_bytes(bytes: [u8; size_of::<$int>()]) -> Self {
+                Self(<$int>::from_ne_bytes(bytes))
+            }
+        }
+    )*};
 }
 
-// SAFETY: `Le32` is a transparent `u32`, all of whose bytes are initialised.
-unsafe impl AsBytes for Le32 {}
+little_endian! {
+    /// A 16-bit little-endian integer in memory that a device reads or writes.
+    Le16(u16);
+    /// A 32-bit little-endian integer in memory that a device reads or writes.
+    Le32(u32);
+    /// A 64-bit little-endian integer in memory that a device reads or writes.
+    Le64(u64);
+}
+
+// Host tests have no kernel crate.
+#[cfg(not(test))]
+mod bytes {
+    use super::*;
+    use kernel::transmute::AsBytes;
+
+    // SAFETY: A transparent integer, all of whose bytes are initialised.
+    unsafe impl AsBytes for Le16 {}
+
+    // SAFETY: As above.
+    unsafe impl AsBytes for Le32 {}
+
+    // SAFETY: As above.
+    unsafe impl AsBytes for Le64 {}
+}
