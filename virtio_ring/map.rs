@@ -1,0 +1,493 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Addresses for the device: the DMA API, the transport's own mapping, or physical addresses.
+//!
+//! Devices without `ACCESS_PLATFORM` use physical addresses, whatever IOMMU there is, as they
+//! always have; only Xen guests map then, too. A transport may bring its own `virtio_map_ops`,
+//! otherwise the DMA API maps for the queue's DMA device. Follows Virtio 1.4, 6
+//! (`VIRTIO_F_ACCESS_PLATFORM`) and `include/linux/dma-mapping.h`.
+
+use super::state::{
+    Mapped,
+    Mapping, //
+};
+use crate::{
+    config::{
+        Features,
+        ACCESS_PLATFORM, //
+    },
+    kernel_ext::phys,
+    virtio::bindings::{
+        self,
+        dma_addr_t,
+        dma_data_direction, //
+    },
+};
+
+use core::ptr::{
+    null_mut,
+    NonNull, //
+};
+use kernel::{
+    device::Device,
+    ffi::{
+        c_ulong,
+        c_void, //
+    },
+    page::PAGE_SIZE,
+    prelude::*,
+    warn_on, //
+};
+
+/// The address that says that a mapping failed (`DMA_MAPPING_ERROR`).
+pub(crate) const ERROR: dma_addr_t = dma_addr_t::MAX;
+
+/// For the device to read.
+pub(crate) const TO_DEVICE: dma_data_direction = dma_data_direction::DMA_TO_DEVICE;
+
+/// For the device to write.
+pub(crate) const FROM_DEVICE: dma_data_direction = dma_data_direction::DMA_FROM_DEVICE;
+
+/// How addresses for a device are made.
+///
+/// # Invariants
+///
+/// `vdev` points to a virtio device that outlives this; `map` is what its mapping operations, or
+/// the DMA API if it has none, take.
+#[derive(Clone, Copy)]
+pub(crate) struct Mapper {
+    vdev: *mut bindings::virtio_device,
+    map: bindings::virtio_map,
+    api: bool,
+}
+
+impl Mapper {
+    /// For the device `vdev` and one of its queues, whose mapping is described by `map`.
+    ///
+    /// # Safety
+    ///
+    /// `vdev` is valid, its features are negotiated, and it outlives what is returned. `map` is
+    /// what its mapping operations take or, if it has none, names the device for the DMA API.
+    pub(crate) unsafe fn new(
+        vdev: *mut bindings::virtio_device,
+        map: bindings::virtio_map,
+    ) -> Self {
+        // SAFETY: By the safety requirements; both members of the union are plain words.
+        let words = unsafe { (*vdev).__bindgen_anon_1.features_array };
+        let api = Features::from_words(words).has(ACCESS_PLATFORM) || xen_domain();
+        // INVARIANT: By the safety requirements.
+        Self { vdev, map, api }
+    }
+
+    /// Whether buffers have to be mapped; otherwise the device takes physical addresses.
+    #[inline(always)]
+    pub(crate) fn uses_api(&self) -> bool {
+        self.api
+    }
+
+    /// The mapping operations of the transport, if it brings its own.
+    #[inline(always)]
+    fn ops(&self) -> Option<&bindings::virtio_map_ops> {
+        // SAFETY: By the type invariant the device is valid.
+        let ops = unsafe { (*self.vdev).map };
+        // SAFETY: A transport sets it before it registers the device, and keeps it for ever.
+        unsafe { ops.as_ref() }
+    }
+
+    /// The device of the DMA API; of no meaning when the transport maps by itself.
+    #[inline(always)]
+    fn raw_dma_dev(&self) -> *mut bindings::device {
+        // SAFETY: Both members of the union are pointers.
+        unsafe { self.map.dma_dev }
+    }
+
+    /// The device of the DMA API, or null if the queue does not use it.
+    pub(crate) fn dma_dev(&self) -> *mut bindings::device {
+        if self.api && self.ops().is_none() {
+            self.raw_dma_dev()
+        } else {
+            null_mut()
+        }
+    }
+
+    /// The virtio device, for messages.
+    pub(crate) fn device(&self) -> &Device {
+        // SAFETY: By the type invariant the device is valid.
+        let dev = unsafe { &raw mut (*self.vdev).dev };
+        // SAFETY: As above; it outlives `self`.
+        unsafe { Device::from_raw(dev) }
+    }
+
+    /// Maps `size` bytes at `offset` in `page`; the result is to be checked by [`Self::failed`].
+    ///
+    /// # Safety
+    ///
+    /// The memory is valid, and stays so until it is unmapped.
+    pub(crate) unsafe fn map_page(
+        &self,
+        page: *mut bindings::page,
+        offset: c_ulong,
+        size: usize,
+        dir: dma_data_direction,
+        attrs: c_ulong,
+    ) -> dma_addr_t {
+        match self.ops() {
+            // SAFETY: By the type invariant, and by the safety requirements.
+            None => unsafe {
+                bindings::dma_map_page_attrs(self.raw_dma_dev(), page, offset, size, dir, attrs)
+            },
+            Some(ops) => ops.map_page.map_or(ERROR, |map_page| {
+                // SAFETY: As above.
+                unsafe { map_page(self.map, page, offset, size, dir, attrs) }
+            }),
+        }
+    }
+
+    /// Undoes [`Self::map_page`].
+    ///
+    /// # Safety
+    ///
+    /// `addr` was mapped so, with the same size and direction, and the device is done with it.
+    pub(crate) unsafe fn unmap_page(
+        &self,
+        addr: dma_addr_t,
+        size: usize,
+        dir: dma_data_direction,
+        attrs: c_ulong,
+    ) {
+        match self.ops() {
+            // SAFETY: By the type invariant, and by the safety requirements.
+            None => unsafe {
+                bindings::dma_unmap_page_attrs(self.raw_dma_dev(), addr, size, dir, attrs)
+            },
+            Some(ops) => {
+                if let Some(unmap_page) = ops.unmap_page {
+                    // SAFETY: As above.
+                    unsafe { unmap_page(self.map, addr, size, dir, attrs) }
+                }
+            }
+        }
+    }
+
+    /// Unmaps a piece of a buffer that has come back.
+    ///
+    /// # Safety
+    ///
+    /// The queue mapped it, and the device is done with it.
+    pub(crate) unsafe fn unmap(&self, mapped: Mapped) {
+        let dir = match mapped.mapping {
+            Mapping::Caller => return,
+            Mapping::ToDevice => TO_DEVICE,
+            Mapping::FromDevice => FROM_DEVICE,
+        };
+        // CAST: Widening.
+        // SAFETY: By the safety requirements.
+        unsafe { self.unmap_page(mapped.addr, mapped.len as usize, dir, 0) };
+    }
+
+    /// The error of a mapping, or 0.
+    pub(crate) fn error(&self, addr: dma_addr_t) -> c_int {
+        if !self.api {
+            return 0;
+        }
+        if let Some(ops) = self.ops() {
+            return ops.mapping_error.map_or(0, |mapping_error| {
+                // SAFETY: By the type invariant.
+                unsafe { mapping_error(self.map, addr) }
+            });
+        }
+        #[cfg(CONFIG_DMA_API_DEBUG)]
+        // SAFETY: By the type invariant.
+        unsafe {
+            bindings::debug_dma_mapping_error(self.raw_dma_dev(), addr)
+        };
+        if addr == ERROR {
+            ENOMEM.to_errno()
+        } else {
+            0
+        }
+    }
+
+    /// Whether a mapping failed.
+    #[inline(always)]
+    pub(crate) fn failed(&self, addr: dma_addr_t) -> bool {
+        self.api && self.error(addr) != 0
+    }
+
+    /// Maps `size` bytes at `ptr`, or gives their physical address if the queue does not map. The
+    /// result is to be checked by [`Self::failed`].
+    ///
+    /// # Safety
+    ///
+    /// The memory is valid, and stays so until it is unmapped.
+    pub(crate) unsafe fn map_single(
+        &self,
+        ptr: *mut c_void,
+        size: usize,
+        dir: dma_data_direction,
+        attrs: c_ulong,
+    ) -> dma_addr_t {
+        if !self.api {
+            let addr = phys::virt_to_phys(ptr);
+            kmsan_handle_dma(addr, size, dir);
+            return addr;
+        }
+        // DMA must never operate on memory that might be mapped elsewhere later.
+        // SAFETY: It only looks at the address.
+        let vmalloc = unsafe { bindings::is_vmalloc_addr(ptr) };
+        if warn_on!(vmalloc) {
+            dev_warn!(self.device(), "rejecting DMA map of vmalloc memory\n");
+            return ERROR;
+        }
+        let page = phys::phys_to_page(phys::virt_to_phys(ptr));
+        let offset = ptr.addr() & (PAGE_SIZE - 1);
+        // SAFETY: By the safety requirements.
+        unsafe { self.map_page(page, offset, size, dir, attrs) }
+    }
+
+    /// Whether any mapping of the DMA API may have to be synchronised (`dma_dev_need_sync()`).
+    fn may_need_sync(&self) -> bool {
+        let skip = bindings::struct_device_flags_DEV_FLAG_DMA_SKIP_SYNC;
+        // SAFETY: By the type invariant the device is valid; flags are read one word at a time.
+        let [flags] = unsafe { (*self.raw_dma_dev()).flags };
+        cfg!(CONFIG_DMA_API_DEBUG) || flags >> skip & 1 == 0
+    }
+
+    /// Whether the CPU and the device see different memory at `addr` until it is synchronised.
+    pub(crate) fn needs_sync(&self, addr: dma_addr_t) -> bool {
+        if !self.api {
+            return false;
+        }
+        match self.ops() {
+            // SAFETY: By the type invariant.
+            None if self.may_need_sync() => unsafe {
+                bindings::__dma_need_sync(self.raw_dma_dev(), addr)
+            },
+            None => false,
+            Some(ops) => ops.need_sync.is_some_and(|need_sync| {
+                // SAFETY: As above.
+                unsafe { need_sync(self.map, addr) }
+            }),
+        }
+    }
+
+    /// Gives `size` bytes at `addr` to the CPU.
+    ///
+    /// # Safety
+    ///
+    /// They are mapped in this direction.
+    pub(crate) unsafe fn sync_for_cpu(
+        &self,
+        addr: dma_addr_t,
+        size: usize,
+        dir: dma_data_direction,
+    ) {
+        if !self.api {
+            return;
+        }
+        match self.ops() {
+            // SAFETY: By the type invariant, and by the safety requirements.
+            None if self.may_need_sync() => unsafe {
+                bindings::__dma_sync_single_for_cpu(self.raw_dma_dev(), addr, size, dir)
+            },
+            None => (),
+            Some(ops) => {
+                if let Some(sync) = ops.sync_single_for_cpu {
+                    // SAFETY: As above.
+                    unsafe { sync(self.map, addr, size, dir) }
+                }
+            }
+        }
+    }
+
+    /// Gives `size` bytes at `addr` to the device.
+    ///
+    /// # Safety
+    ///
+    /// They are mapped in this direction.
+    pub(crate) unsafe fn sync_for_device(
+        &self,
+        addr: dma_addr_t,
+        size: usize,
+        dir: dma_data_direction,
+    ) {
+        if !self.api {
+            return;
+        }
+        match self.ops() {
+            // SAFETY: By the type invariant, and by the safety requirements.
+            None if self.may_need_sync() => unsafe {
+                bindings::__dma_sync_single_for_device(self.raw_dma_dev(), addr, size, dir)
+            },
+            None => (),
+            Some(ops) => {
+                if let Some(sync) = ops.sync_single_for_device {
+                    // SAFETY: As above.
+                    unsafe { sync(self.map, addr, size, dir) }
+                }
+            }
+        }
+    }
+
+    /// The largest mapping there can be, in bytes.
+    pub(crate) fn max_size(&self) -> usize {
+        if !self.api {
+            return usize::MAX;
+        }
+        match self.ops() {
+            // SAFETY: By the type invariant.
+            None => unsafe { bindings::dma_max_mapping_size(self.raw_dma_dev()) },
+            Some(ops) => ops.max_mapping_size.map_or(usize::MAX, |max_mapping_size| {
+                // SAFETY: As above.
+                unsafe { max_mapping_size(self.map) }
+            }),
+        }
+    }
+
+    /// Allocates memory that the device sees, too, with its address for the device.
+    ///
+    /// # Context
+    ///
+    /// As `gfp` says.
+    pub(crate) fn alloc_coherent(
+        &self,
+        size: usize,
+        addr: &mut dma_addr_t,
+        gfp: bindings::gfp_t,
+    ) -> *mut c_void {
+        match self.ops() {
+            None => {
+                let quiet = if gfp & bindings::__GFP_NOWARN != 0 {
+                    bindings::DMA_ATTR_NO_WARN as c_ulong
+                } else {
+                    0
+                };
+                // SAFETY: By the type invariant.
+                unsafe { bindings::dma_alloc_attrs(self.raw_dma_dev(), size, addr, gfp, quiet) }
+            }
+            Some(ops) => ops.alloc.map_or(null_mut(), |alloc| {
+                // SAFETY: As above.
+                unsafe { alloc(self.map, size, addr, gfp) }
+            }),
+        }
+    }
+
+    /// Frees what [`Self::alloc_coherent`] gave.
+    ///
+    /// # Safety
+    ///
+    /// It did, with this size and address, and nobody uses the memory any more.
+    pub(crate) unsafe fn free_coherent(&self, size: usize, ptr: *mut c_void, addr: dma_addr_t) {
+        match self.ops() {
+            // SAFETY: By the type invariant, and by the safety requirements.
+            None => unsafe { bindings::dma_free_attrs(self.raw_dma_dev(), size, ptr, addr, 0) },
+            Some(ops) => {
+                if let Some(free) = ops.free {
+                    // SAFETY: As above.
+                    unsafe { free(self.map, size, ptr, addr, 0) }
+                }
+            }
+        }
+    }
+}
+
+/// Whether this is a Xen guest; those use the DMA API for every device.
+fn xen_domain() -> bool {
+    #[cfg(CONFIG_XEN)]
+    // SAFETY: The variable is set once, early during boot.
+    let xen = unsafe { bindings::xen_domain_type != bindings::xen_domain_type_XEN_NATIVE };
+    #[cfg(not(CONFIG_XEN))]
+    let xen = false;
+    xen
+}
+
+/// Tells KMSAN that a device reads or writes memory that was not mapped for it.
+#[inline(always)]
+pub(crate) fn kmsan_handle_dma(addr: u64, size: usize, dir: dma_data_direction) {
+    #[cfg(CONFIG_KMSAN)]
+    // SAFETY: It only marks the memory.
+    unsafe {
+        bindings::kmsan_handle_dma(addr, size, dir)
+    };
+    #[cfg(not(CONFIG_KMSAN))]
+    let _ = (addr, size, dir);
+}
+
+/// A part of a ring: zeroed memory that driver and device see.
+///
+/// # Invariants
+///
+/// `ptr` is the beginning of `bytes` bytes, allocated by `mapper`; `addr` is their address for the
+/// device.
+pub(crate) struct Area {
+    ptr: NonNull<u8>,
+    addr: dma_addr_t,
+    bytes: usize,
+    mapper: Mapper,
+}
+
+impl Area {
+    /// Allocates `bytes` of memory, aligned to a page at least.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new(mapper: Mapper, bytes: usize, gfp: bindings::gfp_t) -> Result<Self> {
+        let gfp = gfp | bindings::__GFP_ZERO;
+        let mut addr = 0;
+        let ptr = if mapper.api {
+            mapper.alloc_coherent(bytes, &mut addr, gfp)
+        } else {
+            // SAFETY: It has no preconditions.
+            let ptr = unsafe { bindings::alloc_pages_exact_noprof(page_align(bytes), gfp) };
+            addr = phys::virt_to_phys(ptr);
+            ptr
+        };
+        let ptr = NonNull::new(ptr.cast()).ok_or(ENOMEM)?;
+        // INVARIANT: As allocated.
+        Ok(Self {
+            ptr,
+            addr,
+            bytes,
+            mapper,
+        })
+    }
+
+    /// The memory.
+    pub(crate) fn ptr(&self) -> NonNull<u8> {
+        self.ptr
+    }
+
+    /// The address for the device.
+    pub(crate) fn addr(&self) -> dma_addr_t {
+        self.addr
+    }
+
+    /// Zeroes it.
+    ///
+    /// # Safety
+    ///
+    /// Neither the device nor anything else uses it.
+    pub(crate) unsafe fn clear(&self) {
+        // SAFETY: By the type invariant, and by the safety requirements.
+        unsafe { self.ptr.write_bytes(0, self.bytes) };
+    }
+}
+
+impl Drop for Area {
+    fn drop(&mut self) {
+        let ptr = self.ptr.as_ptr().cast();
+        if self.mapper.api {
+            // SAFETY: By the type invariant; the owner drops it when the device is done with it.
+            unsafe { self.mapper.free_coherent(self.bytes, ptr, self.addr) };
+        } else {
+            // SAFETY: As above.
+            unsafe { bindings::free_pages_exact(ptr, page_align(self.bytes)) };
+        }
+    }
+}
+
+/// `bytes` rounded up to whole pages.
+fn page_align(bytes: usize) -> usize {
+    bytes.wrapping_add(PAGE_SIZE - 1) & !(PAGE_SIZE - 1)
+}

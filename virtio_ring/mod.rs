@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The parts of `virtio_ring.ko`; the crate root says in which order to read them.
+
+mod create;
+mod event;
+mod exports;
+mod indirect;
+mod layout;
+mod map;
+mod memory;
+mod packed;
+mod pool;
+mod queue;
+mod sg;
+mod split;
+mod state;
+mod suppression;

@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The split virtqueue (Virtio 1.4, 2.7), in order or not, as a state machine without memory of its
+//! own.
+//!
+//! The driver writes the descriptor table and the available ring, and never reads them back. The
+//! device writes the used ring; each field of it is fetched once, checked, then used. Uses only
+//! `core`.
+
+#![deny(unsafe_code)]
+
+use super::{
+    event::need_event,
+    layout::{
+        desc,
+        split_flags,
+        Desc, //
+    },
+    state::{
+        Batch,
+        Buffer,
+        Chain,
+        Fault,
+        Mapped,
+        Pieces,
+        Slot,
+        Slots,
+        Used, //
+    },
+    suppression::Suppression, //
+};
+
+use core::ops::DerefMut;
+
+/// Order between the driver's accesses to the ring, as the device sees it.
+pub(crate) trait Barriers {
+    /// What was written before is seen before what is written after.
+    fn publish(&self);
+    /// What is read after is at least as new as what was read before.
+    fn observe(&self);
+    /// What was written before is seen before anything after is read.
+    fn full(&self);
+}
+
+/// The memory of a split virtqueue. Indices of entries count modulo the size of the queue; each
+/// method makes one access.
+pub(crate) trait SplitMemory: Barriers {
+    /// Writes a descriptor.
+    fn set_desc(&self, index: u16, desc: Desc);
+    /// Writes entry `index` of the available ring.
+    fn set_avail(&self, index: u16, head: u16);
+    /// Writes the index of the available ring.
+    fn set_avail_index(&self, index: u16);
+    /// Writes the flags of the available ring.
+    fn set_avail_flags(&self, flags: u16);
+    /// Writes `used_event`.
+    fn set_used_event(&self, event: u16);
+    /// Fetches the index of the used ring.
+    fn used_index(&self) -> u16;
+    /// Fetches entry `index` of the used ring: id and length.
+    fn used_elem(&self, index: u16) -> (u32, u32);
+    /// Fetches the flags of the used ring.
+    fn used_flags(&self) -> u16;
+    /// Fetches `avail_event`.
+    fn avail_event(&self) -> u16;
+}
+
+/// The driver's side of a split virtqueue.
+pub(crate) struct Split<S, M> {
+    /// What is known of each descriptor.
+    pub(crate) slots: Slots<S, M>,
+    /// Index of the available ring: buffers made available so far.
+    avail: u16,
+    /// Buffers made available since the last notification.
+    added: u16,
+    /// Buffers taken back so far.
+    used: u16,
+    /// In order: the head of the buffer that comes back next.
+    due: u16,
+    /// In order: what the device has used in one go.
+    batch: Option<Batch>,
+}
+
+impl<S: DerefMut<Target = [Slot]>, M: DerefMut<Target = [Mapped]>> Split<S, M> {
+    /// Where [`Suppression`] begins.
+    pub(crate) const START: u16 = 0;
+
+    /// A queue without buffers; the rings are zero.
+    pub(crate) fn new(slots: Slots<S, M>) -> Self {
+        Self {
+            slots,
+            avail: 0,
+            added: 0,
+            used: 0,
+            due: 0,
+            batch: None,
+        }
+    }
+
+    /// Begins anew; the rings were zeroed.
+    pub(crate) fn reset(&mut self) {
+        self.slots.reset();
+        self.avail = 0;
+        self.added = 0;
+        self.used = 0;
+        self.due = 0;
+        self.batch = None;
+    }
+
+    /// The index of the available ring, as notifications carry it (Virtio 1.4, 2.9).
+    pub(crate) fn next_avail(&self) -> u16 {
+        self.avail
+    }
+
+    /// Makes a buffer of at most `slots.free()` pieces available, one descriptor each.
+    ///
+    /// # Errors
+    ///
+    /// That of `pieces`; what was mapped before was handed to `undo`.
+    #[inline(always)]
+    pub(crate) fn add<P: Pieces>(
+        &mut self,
+        mem: &impl SplitMemory,
+        pieces: &P,
+        buffer: Buffer,
+        undo: impl FnMut(Mapped),
+    ) -> Result<(), P::Error> {
+        let head = self.slots.head();
+        let mut chain = Chain::new(head);
+        let slots = &mut self.slots;
+        let filled = pieces.each(|piece| {
+            let next = slots.next(chain.next);
+            let flags = piece.chain_flags();
+            mem.set_desc(chain.next, Desc::new(piece.addr, piece.len, flags, next));
+            slots.record(chain.next, &piece);
+            chain.push(&piece, next);
+        });
+        if let Err(error) = filled {
+            self.slots.mappings(head, chain.count, undo);
+            return Err(error);
+        }
+        self.publish(mem, head, &chain, buffer);
+        Ok(())
+    }
+
+    /// Makes a buffer available whose `bytes` of descriptors stand in a table at `addr`. There must
+    /// be a free slot.
+    #[inline(always)]
+    pub(crate) fn add_indirect(
+        &mut self,
+        mem: &impl SplitMemory,
+        (addr, bytes): (u64, u32),
+        writable: u32,
+        buffer: Buffer,
+    ) {
+        let head = self.slots.head();
+        let next = self.slots.next(head);
+        mem.set_desc(head, Desc::new(addr, bytes, desc::INDIRECT, 0));
+        self.publish(mem, head, &Chain::single(head, next, writable), buffer);
+    }
+
+    #[inline(always)]
+    fn publish(&mut self, mem: &impl SplitMemory, head: u16, chain: &Chain, buffer: Buffer) {
+        self.slots.claim(chain, buffer);
+        mem.set_avail(self.avail, head);
+        // Descriptors and entry before the index; pairs with the device's read barrier after it.
+        mem.publish();
+        self.avail = self.avail.wrapping_add(1);
+        mem.set_avail_index(self.avail);
+        self.added = self.added.wrapping_add(1);
+    }
+
+    /// Whether so many buffers were added that the next one would hide that a notification is due.
+    #[inline(always)]
+    pub(crate) fn must_kick(&self) -> bool {
+        self.added == u16::MAX
+    }
+
+    /// Tells whether the device wants to know of the buffers added since the last call.
+    #[inline(always)]
+    pub(crate) fn kick_prepare(&mut self, mem: &impl SplitMemory, event: bool) -> bool {
+        // Index before event or flags; pairs with the device's barrier between those.
+        mem.full();
+        let old = self.avail.wrapping_sub(self.added);
+        self.added = 0;
+        if event {
+            need_event(mem.avail_event(), self.avail, old)
+        } else {
+            mem.used_flags() & split_flags::NO_NOTIFY == 0
+        }
+    }
+
+    /// Takes the next used buffer, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// The device has written what cannot be; no buffer was taken, and none may be afterwards.
+    #[inline(always)]
+    pub(crate) fn get(
+        &mut self,
+        mem: &impl SplitMemory,
+        suppression: &Suppression,
+    ) -> Result<Option<Used>, Fault> {
+        let index = mem.used_index();
+        let pending = index.wrapping_sub(self.used);
+        if pending == 0 {
+            return match self.batch {
+                None => Ok(None),
+                Some(_) => Err(Fault::Index(index)),
+            };
+        }
+        if pending > self.outstanding() {
+            return Err(Fault::Index(index));
+        }
+        let used = if self.slots.in_order() {
+            self.take_in_order(mem)?
+        } else {
+            let (id, len) = self.fetch(mem)?;
+            self.take(id, len)?
+        };
+        self.used = self.used.wrapping_add(1);
+        suppression.taken_split(mem, self.used);
+        Ok(Some(used))
+    }
+
+    /// Buffers that the device has and those it has used, but were not taken yet.
+    #[inline(always)]
+    fn outstanding(&self) -> u16 {
+        self.avail.wrapping_sub(self.used)
+    }
+
+    /// Fetches the next used entry: a slot's number and a length.
+    #[inline(always)]
+    fn fetch(&self, mem: &impl SplitMemory) -> Result<(u16, u32), Fault> {
+        // The entry after the index; pairs with the device's write barrier between those.
+        mem.observe();
+        let (id, len) = mem.used_elem(self.used);
+        match u16::try_from(id) {
+            Ok(head) if head < self.slots.size() => Ok((head, len)),
+            _ => Err(Fault::OutOfRange(id)),
+        }
+    }
+
+    #[inline(always)]
+    fn take(&mut self, head: u16, len: u32) -> Result<Used, Fault> {
+        match self.slots.release(head) {
+            Some(slot) => Ok(Used::new(head, slot, len)),
+            None => Err(Fault::NotHead(head.into())),
+        }
+    }
+
+    fn take_in_order(&mut self, mem: &impl SplitMemory) -> Result<Used, Fault> {
+        let batch = match self.batch {
+            Some(batch) => batch,
+            None => {
+                let (head, len) = self.fetch(mem)?;
+                if !self.slots.is_head(head) {
+                    return Err(Fault::NotHead(head.into()));
+                }
+                Batch { head, len }
+            }
+        };
+        let done = batch.head == self.due;
+        // What was skipped counts as written completely.
+        let used = self.take(self.due, if done { batch.len } else { u32::MAX })?;
+        self.batch = if done { None } else { Some(batch) };
+        self.due = self.slots.next(used.slot.last);
+        Ok(used)
+    }
+
+    /// Tells whether there are used buffers beyond `position`.
+    #[inline(always)]
+    pub(crate) fn more_used(mem: &impl SplitMemory, position: u16) -> bool {
+        mem.used_index() != position
+    }
+
+    /// Asks for a notification once most of what is outstanding was used; false if it was already.
+    pub(crate) fn enable_delayed(&self, mem: &impl SplitMemory, suppression: &Suppression) -> bool {
+        let ahead = u32::from(self.outstanding()) * 3 / 4;
+        // CAST: Less than a u16 was.
+        let ahead = ahead as u16;
+        suppression.enable_split(mem, ahead);
+        // The event before the look at the index; pairs with the device's barrier.
+        mem.full();
+        mem.used_index().wrapping_sub(self.used) <= ahead
+    }
+
+    /// Takes back a buffer that the device has not used; the device was reset.
+    pub(crate) fn detach(&mut self) -> Option<Used> {
+        let head = self.slots.first_head()?;
+        let slot = self.slots.release(head)?;
+        self.avail = self.avail.wrapping_sub(1);
+        Some(Used::new(head, slot, 0))
+    }
+}
