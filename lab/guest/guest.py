@@ -50,7 +50,9 @@ class Guest(Shell):
         balloon: bool | str = True,
         root_port: bool = False,
         firmware: bool = False,
+        machine: str = "q35",
         swap_mib: int = 600,
+        swap: str = "nvme",
         icount: bool = False,
         modules: Iterable[str] = (),
         rust: Iterable[str] = (),
@@ -67,7 +69,9 @@ class Guest(Shell):
         balloon         False: no balloon device; a string: the device as `-device` takes it, without id and bus
         root_port       the balloon sits behind a PCIe root port with native hotplug, else on the root bus
         firmware        start the kernel through the firmware, as real machines do; slower, but suspend to RAM needs it
+        machine         QEMU's machine, as `-machine` takes it; `microvm` has virtio-mmio devices and no swap disk
         swap_mib        size of the swap disk; 0: none, the guest cannot hibernate
+        swap            the swap disk's device: `nvme`, or `virtio-blk-pci` with its options
         icount          one guest instruction takes one nanosecond of the guest's clock (TCG, one CPU)
         modules         further modules to have in the guest; load them with `modprobe`
         rust            further modules to take from our folder instead of the kernel's
@@ -93,7 +97,12 @@ class Guest(Shell):
         self._qemu_options = list(qemu_options)
         ours = {"virtio_balloon"} if driver == "rust" else set()
         self._source = initramfs.ModuleSource(self.kernel, facts().out[kernel], frozenset(ours | set(rust)))
-        early = ["virtio_pci", "nvme"] if swap_mib else ["virtio_pci"]
+        self._machine = machine
+        self._swap = swap
+        self._swap_device = SWAP_DEVICE if swap.startswith("nvme") else "/dev/vda"
+        early = ["virtio_mmio" if machine.startswith("microvm") else "virtio_pci"]
+        if swap_mib:
+            early.append("nvme" if swap.startswith("nvme") else "virtio_blk")
         self._early = [name for name in early if not initramfs.is_builtin(self.kernel, name)]
         self._late = ["virtio_balloon"] if driver else []
         self._modules = [*self._early, *self._late, *modules]
@@ -320,11 +329,11 @@ class Guest(Shell):
         initrd.write_bytes(initramfs.build(self._source, self._modules, files))
         options = [*KERNEL_OPTIONS, *self._kernel_options]
         options += [f"lab.load={','.join(self._early)}", f"lab.late={','.join(self._late)}"]
-        options += [f"lab.swap={SWAP_DEVICE}"] if self._swap_mib else []
+        options += [f"lab.swap={self._swap_device}"] if self._swap_mib else []
         machine = Machine(
-            accel=facts().accel, icount=self._icount, memory_mib=self.memory_mib, cpus=self._cpus,
+            name=self._machine, accel=facts().accel, icount=self._icount, memory_mib=self.memory_mib, cpus=self._cpus,
             kernel=self.kernel.image if self._firmware else bootable(self.kernel.image), initrd=initrd, append=" ".join(options), swap_disk=self._dir / "swap.img" if self._swap_mib else None,
-            balloon=self._balloon, root_port=self._root_port, extra=self._qemu_options,
+            swap=self._swap, balloon=self._balloon, root_port=self._root_port, extra=self._qemu_options,
         )
         try:
             self._qemu = Qemu(machine, self.logs, self._processes)

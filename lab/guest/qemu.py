@@ -31,6 +31,8 @@ KERNEL_OPTIONS = (
 class Machine:
     """What a QEMU process is made of; sizes in MiB."""
 
+    name: str
+    """As `-machine` takes it, with its options."""
     accel: str
     icount: bool
     memory_mib: int
@@ -39,6 +41,8 @@ class Machine:
     initrd: Path
     append: str
     swap_disk: Path | None
+    swap: str
+    """The swap disk's device, as `-device` takes it, without drive and serial."""
     balloon: str | None
     """The balloon's device, as `-device` takes it, without id and bus."""
     root_port: bool
@@ -50,7 +54,7 @@ class Machine:
         accel = "tcg,thread=single" if self.icount else {"tcg": "tcg,thread=multi"}.get(self.accel, self.accel)
         arguments = [
             "-no-user-config", "-nodefaults", "-display", "none",
-            "-machine", "q35", "-accel", accel, "-cpu", "host" if self.accel == "kvm" and not self.icount else "max,la57=off",
+            "-machine", self.name, "-accel", accel, "-cpu", "host" if self.accel == "kvm" and not self.icount else "max,la57=off",
             "-m", f"{self.memory_mib}M", "-smp", str(self.cpus),
             "-kernel", str(self.kernel), "-initrd", str(self.initrd), "-append", self.append,
         ]
@@ -58,7 +62,7 @@ class Machine:
             arguments += ["-icount", "shift=0,sleep=on"]
         if self.swap_disk:
             arguments += [
-                "-drive", f"if=none,id=swap,file={self.swap_disk},format=raw,cache=unsafe", "-device", "nvme,drive=swap,serial=swap",
+                "-drive", f"if=none,id=swap,file={self.swap_disk},format=raw,cache=unsafe", "-device", f"{self.swap},drive=swap,serial=swap",
             ]
         if self.root_port:
             arguments += [
@@ -69,6 +73,12 @@ class Machine:
             bus = f",bus={ROOT_PORT}" if self.root_port else ""
             arguments += ["-device", f"{self.balloon},id={BALLOON_ID}{bus}"]
         return arguments + list(self.extra)
+
+    def serial_ports(self) -> list[str]:
+        """QEMU's arguments for two serial ports, with the character devices `console` and `agent` behind them."""
+        if self.name.startswith("microvm"):  # It has one port of its own.
+            return ["-serial", "chardev:console", "-device", "isa-serial,iobase=0x2f8,irq=3,chardev=agent"]
+        return ["-serial", "chardev:console", "-serial", "chardev:agent"]
 
 
 class Qemu:
@@ -87,7 +97,7 @@ class Qemu:
         arguments += ["-chardev", f"file,id=console,path={logs / 'console.log'},append=on"]
         for name, (_, theirs) in pairs.items():
             arguments += ["-chardev", f"socket,id={name},fd={theirs.fileno()}"]
-        arguments += ["-serial", "chardev:console", "-serial", "chardev:agent", "-object", "monitor-qmp,id=monitor,chardev=qmp"]
+        arguments += [*machine.serial_ports(), "-object", "monitor-qmp,id=monitor,chardev=qmp"]
         arguments += ["-msg", "timestamp=on", "-D", str(self.trace)]
         for event in EVENTS:
             arguments += ["-trace", f"enable={event}"]

@@ -1,0 +1,190 @@
+"""Virtqueues below the kernel's own drivers: what goes in comes out, with every feature of a ring that QEMU's devices offer.
+
+Each test runs with our `virtio_ring.ko`, and with the C one as a control in `make test-long`. All else but the balloon is C.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import pytest
+from lab.guest import Guest, facts
+
+Factory = Callable[..., Guest]
+
+KERNEL = "full"
+"""Debian's kernel has the ring built in."""
+
+RINGS = [pytest.param("rust"), pytest.param("c", marks=pytest.mark.long)]
+MODULES = ("virtio_blk", "virtio_net", "virtio_console", "virtio_rng")
+PROGRAMS = {f"/bin/{name}": facts().programs / name for name in ("blkcheck", "netcheck")}
+DISK_MIB = 4
+
+
+@dataclass(frozen=True)
+class Ring:
+    """The features of a device's rings, by the names QEMU gives them."""
+
+    packed: bool = False
+    event_idx: bool = True
+    indirect_desc: bool = True
+    iommu_platform: bool = False
+    in_order: bool = False
+
+    @property
+    def name(self) -> str:
+        """A name for the device, short enough for a disk's serial number (20 bytes)."""
+        words = {"event_idx": "ev", "indirect_desc": "ind", "iommu_platform": "dma", "in_order": "ord"}
+        return "-".join(["packed" if self.packed else "split", *(words[name] for name, on in self._flags() if on and name != "packed")])
+
+    @property
+    def options(self) -> str:
+        """What is behind the device's name in QEMU's `-device`."""
+        return ",".join(f"{name}={'on' if on else 'off'}" for name, on in self._flags())
+
+    def check(self, features: str) -> None:
+        """Asserts that these features were negotiated; takes the device's file `features` in sysfs."""
+        bits = {"indirect_desc": 28, "event_idx": 29, "iommu_platform": 33, "packed": 34, "in_order": 35}
+        found = {name: features[bits[name]] == "1" for name, _ in self._flags()}
+        assert found == dict(self._flags()), f"{self.name} has other features"
+
+    def _flags(self) -> list[tuple[str, bool]]:
+        return [(field.name, getattr(self, field.name)) for field in fields(self)]
+
+
+ALL = [Ring(*flags) for flags in itertools.product((False, True), repeat=4)]
+IN_ORDER = [Ring(packed, in_order=True) for packed in (False, True)]
+# Each value of each feature, and each pair of values of two features, is in one of them.
+PAIRWISE = [
+    Ring(False, True, True, False), Ring(False, False, False, True), Ring(True, True, False, True), Ring(True, False, True, False),
+    Ring(True, True, True, True), Ring(False, False, True, True), Ring(True, False, False, False), Ring(False, True, False, False),
+]
+
+
+class Devices:
+    """Devices of one guest: the options for QEMU, and checks of each in the guest."""
+
+    def __init__(self, folder: Path, suffix: str) -> None:
+        """`suffix` is how the names of the machine's virtio devices end: `pci` or `device`."""
+        self._folder = folder
+        self._suffix = suffix
+        self._disks: list[Ring] = []
+        self._nets: list[Ring] = []
+        self._serials: list[Ring] = []
+        self._rngs: list[Ring] = []
+        self.options: list[str] = []
+
+    def _add(self, kind: str, ring: Ring, rest: str) -> None:
+        modern = ",disable-legacy=on" if self._suffix == "pci" else ""
+        self.options += ["-device", f"virtio-{kind}-{self._suffix}{modern},{ring.options}{rest}"]
+
+    def disks(self, rings: Sequence[Ring]) -> None:
+        """Adds a disk for each of the rings. Those without indirect descriptors have small queues, which are often full."""
+        for ring in rings:
+            number = len(self._disks)
+            path = self._folder / f"disk{number}"
+            with path.open("wb") as file:
+                file.truncate(DISK_MIB << 20)
+            self.options += ["-drive", f"if=none,id=disk{number},file={path},format=raw,cache=unsafe"]
+            self._add("blk", ring, f",drive=disk{number},serial={ring.name}{'' if ring.indirect_desc else ',queue-size=16'}")
+            self._disks.append(ring)
+
+    def nets(self, rings: Sequence[Ring]) -> None:
+        """Adds a network interface for each of the rings; the first is connected with the second, and so on."""
+        for ring in rings:
+            number = len(self._nets)
+            self.options += ["-netdev", f"hubport,id=net{number},hubid={number // 2}"]
+            self._add("net", ring, f",netdev=net{number},mac=52:54:00:00:00:{number:02x}")
+            self._nets.append(ring)
+
+    def serials(self, rings: Sequence[Ring]) -> None:
+        """Adds a serial port for each of two rings, connected with each other."""
+        path = self._folder / "serial"
+        for number, (ring, server) in enumerate(zip(rings, (",server=on,wait=off", ""), strict=True)):
+            self._add("serial", ring, f",id=serial{number}")
+            self.options += ["-chardev", f"socket,id=port{number},path={path}{server}"]
+            self.options += ["-device", f"virtserialport,bus=serial{number}.0,chardev=port{number},name=port{number}"]
+        self._serials += rings
+
+    def rngs(self, rings: Sequence[Ring]) -> None:
+        """Adds a random number generator for each of the rings."""
+        self.options += ["-object", "rng-random,id=random,filename=/dev/urandom"]
+        for ring in rings:
+            self._add("rng", ring, ",rng=random")
+        self._rngs += rings
+
+    def check(self, guest: Guest) -> None:
+        """Uses all devices."""
+        guest.run("modprobe -a " + " ".join(MODULES))
+        disks = guest.run("for disk in /sys/block/vd*; do echo ${disk##*/} $(cat $disk/serial) $(cat $disk/device/features); done").out
+        found = {serial: (disk, features) for disk, serial, features in (line.split() for line in disks.splitlines())}
+        for seed, ring in enumerate(self._disks):
+            disk, features = found[ring.name]
+            ring.check(features)
+            print(ring.name, guest.run(f"blkcheck /dev/{disk} {(1, 4, 16)[seed % 3]} {(60, 15, 4)[seed % 3]} {seed}").out.strip())
+        for number in range(0, len(self._nets), 2):
+            for end in (number, number + 1):
+                self._nets[end].check(guest.read(f"/sys/class/net/eth{end}/device/features"))
+                guest.run(f"ip link set eth{end} up")
+            print(guest.run(f"netcheck eth{number} eth{number + 1} 1000 {number}").out.strip())
+        if self._serials:
+            self._check_serials(guest)
+        for number, ring in enumerate(self._rngs):
+            guest.run(f"echo virtio_rng.{number} >/sys/class/misc/hw_random/rng_current")
+            size = int(guest.run("head -c 16384 /dev/hwrng | gzip | wc -c").out)
+            assert size > 16384, f"{ring.name}: random numbers should not be compressible, but shrink to {size} bytes"
+
+    def _check_serials(self, guest: Guest) -> None:
+        names = guest.run("for port in /sys/class/virtio-ports/*; do echo $(cat $port/name) ${port##*/}; done").out
+        ports = dict(line.split() for line in names.splitlines())
+        for number, ring in enumerate(self._serials):
+            ring.check(guest.read(f"/sys/class/virtio-ports/{ports[f'port{number}']}/device/features"))
+        for there, back in (("port0", "port1"), ("port1", "port0")):
+            guest.run(
+                f"head -c 262144 /dev/urandom >/tmp/sent; head -c 262144 </dev/{ports[back]} >/tmp/received & "
+                f"cat /tmp/sent >/dev/{ports[there]}; wait; cmp /tmp/sent /tmp/received"
+            )
+
+
+def boot(guests: Factory, ring: str, **options: object) -> Guest:
+    """A started guest without swap, with our ring or C's below the drivers; the balloon driver is of the same kind."""
+    rust = {"virtio_ring"} if ring == "rust" else set()
+    settings = {"swap_mib": 0, "driver": ring, "files": PROGRAMS, "memory_mib": 512, "modules": MODULES}
+    return guests(kernel=KERNEL, rust=rust, **{**settings, **options}).start()
+
+
+def use_balloon(guest: Guest) -> None:
+    """Inflates and deflates the balloon."""
+    for mib in (128, 0):
+        guest.inflate(mib)
+
+
+@pytest.mark.parametrize("ring", RINGS)
+def test_pci(guests: Factory, ring: str, tmp_path: Path) -> None:
+    """If this fails disks lose data, or networks frames, with some combination of a ring's features."""
+    devices = Devices(tmp_path, "pci")
+    devices.disks([*ALL, *IN_ORDER])
+    devices.nets(PAIRWISE[:4])
+    devices.serials(PAIRWISE[4:6])
+    devices.rngs(PAIRWISE[6:])
+    guest = boot(guests, ring, balloon="virtio-balloon-pci,ioeventfd=off,packed=on", qemu_options=devices.options)
+    devices.check(guest)
+    use_balloon(guest)
+
+
+@pytest.mark.parametrize("ring", RINGS)
+def test_mmio(guests: Factory, ring: str, tmp_path: Path) -> None:
+    """If this fails the ring works with PCI only. virtio-mmio makes its rings itself, and one interrupt serves all queues."""
+    devices = Devices(tmp_path, "device")
+    devices.disks(PAIRWISE[:4])
+    devices.nets(PAIRWISE[4:6])
+    devices.rngs(PAIRWISE[6:7])
+    guest = boot(
+        guests, ring, machine="microvm,acpi=off,rtc=off", balloon="virtio-balloon-device",
+        qemu_options=["-global", "virtio-mmio.force-legacy=false", *devices.options],
+    )
+    devices.check(guest)
+    use_balloon(guest)
