@@ -160,11 +160,14 @@ class PackedRing:
                 return buffer
 
     def use(self, *elements: tuple[int, int, int]) -> None:
-        """Writes used elements (id, length, slots)."""
+        """Writes used elements (id, length, slots); the driver sees them all at once, as the first one becomes valid last."""
+        flags = []
         for number, length, slots in elements:
             struct.pack_into("<IH", self._ring, self._next_used * DESC_SIZE + 8, length, number)
-            self._flags[self._next_used] = (AVAIL | USED) * self._used_wrap
+            flags.append((self._next_used, (AVAIL | USED) * self._used_wrap))
             self._next_used, self._used_wrap = self._advance(self._next_used, self._used_wrap, slots)
+        for slot, value in reversed(flags):
+            self._flags[slot] = value
 
     def jump(self, count: int) -> None:
         """Marks the next `count` descriptors as used without writing anything else to them."""
