@@ -10,6 +10,7 @@ pub mod kthread;
 pub mod mem;
 pub mod offline_page;
 pub mod page_block;
+pub mod page_list;
 pub mod pm_notifier;
 pub mod random;
 pub mod wait;

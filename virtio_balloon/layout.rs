@@ -47,6 +47,12 @@ pub(super) const REQUEST_LEN: usize = 1024;
 /// Kernel pages in one request; its balloon pages always fit.
 pub(super) const REQUEST_PAGES: usize = REQUEST_LEN / PER_PAGE;
 
+/// Requests that a balloon has, so that driver and device can work at the same time.
+pub(super) const REQUESTS: usize = 8;
+
+/// Requests of which the device is notified together.
+pub(super) const BURST: usize = REQUESTS / 2;
+
 /// Order of the largest blocks that inflation takes: 2 MiB, or as many pages as a request has room
 /// for.
 pub(super) const BLOCK_ORDER: u32 = {

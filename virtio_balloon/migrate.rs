@@ -6,21 +6,23 @@
 //! for an answer any longer leaves the page that is under way in the request, which keeps it out of
 //! anybody else's hands until the device has answered; the thread sees to the rest.
 
-use super::engine::{
-    is_addressable,
-    name_own_pages,
-    Engine,
-    Kind,
-    Phase,
-    Slot,
-    State, //
+use super::{
+    engine::{
+        Engine,
+        Phase,
+        State, //
+    },
+    requests::{
+        is_addressable,
+        name_own_pages,
+        Kind, //
+    },
 };
-use crate::kernel_ext::balloon_page::{
-    BalloonPage,
-    Migrate, //
+use crate::kernel_ext::{
+    balloon_page::BalloonPage,
+    page_list::Migrate, //
 };
 
-use core::mem::replace;
 use kernel::{
     prelude::*,
     sync::atomic::Relaxed,
@@ -33,10 +35,14 @@ const ANSWER_MS: Msecs = 1000;
 impl Migrate for Engine<'_> {
     fn migrate(&self, new: BalloonPage, old: BalloonPage) -> Result {
         self.migrate_in(new)?;
-        self.wait_for_answer(ANSWER_MS, |st| !self.may_migrate(st));
-        self.migrate_out(old)?;
+        self.wait_until(ANSWER_MS, |st| {
+            st.requests.has_arrived() || !self.may_migrate(st)
+        });
+        let answers = self.migrate_out(old)?;
         // Compaction would like to find the old page free, but need not.
-        self.wait_for_answer(ANSWER_MS, |st| !self.may_migrate(st));
+        self.wait_until(ANSWER_MS, |st| {
+            st.requests.answers() != answers || !self.may_migrate(st)
+        });
         Ok(())
     }
 }
@@ -46,65 +52,75 @@ impl<'a> Engine<'a> {
     ///
     /// # Errors
     ///
-    /// `EAGAIN` if a request is under way, or the balloon is not to be touched now.
+    /// `EAGAIN` if there is too much else to do, or the balloon is not to be touched now.
     fn migrate_in(&self, new: BalloonPage) -> Result {
         let mut st = self.state.try_lock().ok_or(EAGAIN)?;
 
         if !self.may_migrate(&st) || st.migrating || !is_addressable(&new) {
             return Err(EAGAIN);
         }
+        // Whoever makes room for the balloon need not move what is in it already.
+        if self.growing.load(Relaxed) {
+            return Err(EAGAIN);
+        }
         self.reap(&mut st);
-        let mut request = st.take_idle(Kind::MigrateIn).ok_or(EAGAIN)?;
+        // The device may not know of the old page yet, or an earlier migration is not cleared up.
+        if st.requests.is_inflating() || st.requests.is_arriving() {
+            return Err(EAGAIN);
+        }
+        let mut request = st.requests.take_idle(Kind::MigrateIn).ok_or(EAGAIN)?;
         // There is room in an empty request.
         let _ = request.meta.pages.push_within_capacity(new);
         name_own_pages(&mut request);
-        self.send(&mut st, request);
-        match replace(&mut st.slot, Slot::Taken) {
-            // Refused by the queue: the device never saw it.
-            Slot::Parked(request) => {
-                st.slot = Self::emptied(request);
-                return Err(EAGAIN);
-            }
-            slot => st.slot = slot,
+        if !self.add(&mut st, request) {
+            // The device never saw it.
+            let request = st.requests.take_parked().ok_or(EAGAIN)?;
+            st.requests.finish(request);
+            return Err(EAGAIN);
         }
+        self.notify(&mut st);
         st.migrating = true;
         Ok(())
     }
 
     /// When the device has the new page, asks it to give up the old one.
     ///
+    /// Returns how many answers there were before.
+    ///
     /// # Errors
     ///
     /// `EAGAIN` if it has not answered yet.
-    fn migrate_out(&self, old: BalloonPage) -> Result {
+    fn migrate_out(&self, old: BalloonPage) -> Result<usize> {
         let mut st = self.state.lock();
 
         st.migrating = false;
-        if !self.may_migrate(&st) || !matches!(st.slot, Slot::Arrived(_)) {
+        let arrived = match self.may_migrate(&st) {
+            true => st.requests.take_arrived(),
+            false => None,
+        };
+        let Some(mut request) = arrived else {
             // The thread gives the new page back when it can.
             drop(st);
             self.shared.wake();
             return Err(EAGAIN);
-        }
-        if let Slot::Arrived(mut request) = replace(&mut st.slot, Slot::Taken) {
-            // The list has a reference of its own on the new page.
-            request.meta.pages.clear();
-            let _ = request.meta.pages.push_within_capacity(old);
-            self.deflate_arrived(&mut st, request);
-        }
+        };
+        let answers = st.requests.answers();
+        // The list has a reference of its own on the new page.
+        request.meta.pages.clear();
+        let _ = request.meta.pages.push_within_capacity(old);
+        self.give_back(&mut st, request);
+        self.notify(&mut st);
         self.figures().migrated.add(1);
         drop(st);
-        // The thread may have been waiting for the slot.
+        // The thread may have been waiting for a request.
         self.shared.wake();
-        Ok(())
+        Ok(answers)
     }
 
     /// Whether pages may move at present.
     fn may_migrate(&self, st: &State<'a>) -> bool {
         let usable = st.queues.as_ref().is_some_and(|q| !q.is_broken());
 
-        let welcome = !self.growing.load(Relaxed) && !self.shared.is_paused();
-
-        st.phase == Phase::Running && !st.dead && !st.stale && usable && welcome
+        st.phase == Phase::Running && !st.dead && !st.stale && usable && !self.shared.is_paused()
     }
 }

@@ -10,6 +10,7 @@ mod ladder;
 mod layout;
 mod migrate;
 mod queues;
+mod requests;
 mod shared;
 mod sleep;
 mod snapshot;

@@ -3,11 +3,14 @@
 //! The queues of the device (Virtio 1.4, 5.5.2), with what each of them carries.
 
 use super::{
-    engine::Request,
     layout::{
         DEFLATE,
         INFLATE,
         QUEUE_NAMES, //
+    },
+    requests::{
+        Kind,
+        Request, //
     },
 };
 use crate::{
@@ -21,6 +24,7 @@ use crate::{
     },
 };
 
+use core::mem::take;
 use kernel::{
     device::Bound,
     prelude::*, //
@@ -30,6 +34,8 @@ use kernel::{
 pub(super) struct PageQueues<'a> {
     inflate: Queue<'a, Request>,
     deflate: Queue<'a, Request>,
+    /// How many requests of each queue the device was not notified of.
+    unnoticed: [usize; 2],
 }
 
 impl<'a> PageQueues<'a> {
@@ -44,33 +50,50 @@ impl<'a> PageQueues<'a> {
         Ok(Self {
             inflate: queues.take(INFLATE).ok_or(ENOENT)?,
             deflate: queues.take(DEFLATE).ok_or(ENOENT)?,
+            unnoticed: [0; 2],
         })
     }
 
-    /// The queue with a number.
-    fn queue(&mut self, index: usize) -> &mut Queue<'a, Request> {
-        match index {
-            DEFLATE => &mut self.deflate,
-            _ => &mut self.inflate,
-        }
-    }
-
-    /// Makes a request available and notifies the device.
+    /// Makes a request available, without notifying the device.
     ///
     /// # Errors
     ///
     /// As for [`Queue::add`].
-    pub(super) fn send(
-        &mut self,
-        index: usize,
-        request: KBox<Request>,
-    ) -> Result<(), (Error, KBox<Request>)> {
-        self.queue(index).send(request)
+    pub(super) fn add(&mut self, request: KBox<Request>) -> Result<(), (Error, KBox<Request>)> {
+        let (queue, [inflations, deflations]) = (&mut self.inflate, &mut self.unnoticed);
+        let (queue, count) = match request.meta.kind {
+            Kind::Inflate | Kind::MigrateIn => (queue, inflations),
+            Kind::Deflate | Kind::MigrateOut => (&mut self.deflate, deflations),
+        };
+
+        queue.add(request)?;
+        *count += 1;
+        Ok(())
+    }
+
+    /// How many requests the device was not notified of.
+    pub(super) fn unnoticed(&self) -> usize {
+        self.unnoticed.iter().sum()
+    }
+
+    /// Notifies the device of all of them; returns whether there were any.
+    pub(super) fn notify(&mut self) -> bool {
+        let [inflations, deflations] = take(&mut self.unnoticed);
+
+        if inflations > 0 {
+            self.inflate.notify();
+        }
+        if deflations > 0 {
+            self.deflate.notify();
+        }
+        inflations + deflations > 0
     }
 
     /// Takes back one request that the device has answered.
-    pub(super) fn take_used(&mut self, index: usize) -> Option<KBox<Request>> {
-        self.queue(index).take_used()
+    pub(super) fn take_used(&mut self) -> Option<KBox<Request>> {
+        self.inflate
+            .take_used()
+            .or_else(|| self.deflate.take_used())
     }
 
     /// Tells whether one of the queues is unusable.

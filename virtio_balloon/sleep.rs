@@ -12,9 +12,7 @@ use super::{
     engine::{
         to_balloon_pages,
         Engine,
-        Kind,
         Phase,
-        Slot,
         State, //
     },
     layout::ACTUAL,
@@ -23,7 +21,6 @@ use super::{
 };
 use crate::virtio::pm;
 
-use core::mem::replace;
 use kernel::{
     prelude::*,
     task::might_sleep,
@@ -75,8 +72,14 @@ impl<'a> Engine<'a> {
     }
 
     /// Makes no request from now on, and ends the waiting of migrations.
+    ///
+    /// A resumed kernel compares what the device was told with what it finds there: it must have
+    /// been told all.
     fn quiesce(&self) {
         let mut st = self.state.lock();
+
+        self.reap(&mut st);
+        self.tell_actual(&mut st);
 
         self.detector.disarm();
         st.phase = Phase::Frozen;
@@ -85,7 +88,7 @@ impl<'a> Engine<'a> {
         self.shared.wake();
     }
 
-    /// Deletes the queues; a request that the device had is kept, to be sent again.
+    /// Deletes the queues; the requests that the device had are kept, to be sent again.
     pub(super) fn disconnect(&self) {
         let start = Instant::<Monotonic>::now();
 
@@ -160,27 +163,19 @@ impl<'a> Engine<'a> {
     fn take_back(&self, st: &mut State<'a>) -> usize {
         let had = st.held;
 
-        st.drop_request();
+        st.requests.drop_all();
         while self.release(st) > 0 {
             might_sleep();
         }
         st.stale = st.held > 0;
-        st.told = 0;
+        (st.agreed, st.told) = (0, 0);
         had - st.held
     }
 
     /// Makes the thread deflate everything, whatever the device knows of it.
     fn prepare_to_drain(st: &mut State<'a>) {
         st.drain = true;
-        st.slot = match replace(&mut st.slot, Slot::Taken) {
-            Slot::Parked(request) => match request.meta.kind {
-                // Its pages are on the list and will be deflated with the others.
-                Kind::Inflate => Self::emptied(request),
-                Kind::Deflate => Slot::Parked(request),
-                Kind::MigrateIn => Slot::Arrived(request),
-            },
-            other => other,
-        };
+        st.agreed = st.held + st.requests.forget_inflations();
     }
 
     /// Sends what a reset interrupted, says how large the balloon is, and lets the thread go on.
@@ -188,12 +183,11 @@ impl<'a> Engine<'a> {
         if st.phase == Phase::Frozen {
             st.phase = Phase::Running;
         }
+        st.wanted = None;
         if self.check_alive(st) {
-            self.tell_actual(st, true);
-            match replace(&mut st.slot, Slot::Taken) {
-                Slot::Parked(request) => self.send(st, request),
-                other => st.slot = other,
-            }
+            self.tell_again(st);
+            self.send_leftovers(st);
+            self.notify(st);
         }
         self.detector.disarm();
         self.shared.wake();

@@ -5,12 +5,11 @@
 use super::{
     engine::{
         Engine,
-        Phase,
-        Slot, //
+        Phase, //
     },
     layout::REQUEST_PAGES, //
 };
-use core::mem::replace;
+
 use kernel::{
     prelude::*,
     time::{
@@ -38,7 +37,7 @@ impl<'a> Engine<'a> {
 
         let emptied = self.deflate_all();
         let st = self.state.lock();
-        if !emptied && (st.held > 0 || !st.is_idle()) {
+        if !emptied && (st.held > 0 || st.requests.in_use() > 0) {
             dev_warn!(
                 self.dev,
                 "the device does not answer: taking {} pages back by a reset\n",
@@ -50,7 +49,7 @@ impl<'a> Engine<'a> {
 
         let mut st = self.state.lock();
         // The device is reset: whatever it had is ours again.
-        st.drop_request();
+        st.requests.drop_all();
         drop(st);
         self.release_all();
     }
@@ -69,36 +68,32 @@ impl<'a> Engine<'a> {
         self.shared.end();
     }
 
-    /// Deflates page by page until nothing is left; returns whether the device went along.
+    /// Deflates until nothing is left; returns whether the device went along.
     fn deflate_all(&self) -> bool {
         loop {
-            let answered = self.wait_for_answer(ANSWER_MS, |st| !self.check_alive(st));
             let mut st = self.state.lock();
 
-            if !answered || !self.check_alive(&mut st) {
+            self.reap(&mut st);
+            if !self.check_alive(&mut st) {
                 return false;
             }
-            if st.held == 0 && st.is_idle() {
-                self.tell_actual(&mut st, false);
+            if self.send_leftovers(&mut st) && !st.stale {
+                while self.deflate(&mut st, REQUEST_PAGES) {}
+            }
+            self.notify(&mut st);
+            if (st.held == 0 || st.stale) && st.requests.in_use() == 0 {
+                self.tell_actual(&mut st);
                 return true;
             }
-            let went_on = match replace(&mut st.slot, Slot::Taken) {
-                Slot::Parked(request) => {
-                    self.send(&mut st, request);
-                    matches!(st.slot, Slot::Sent(..))
-                }
-                Slot::Arrived(request) => {
-                    self.deflate_arrived(&mut st, request);
-                    true
-                }
-                slot => {
-                    st.slot = slot;
-                    self.deflate(&mut st, REQUEST_PAGES)
-                }
-            };
+            self.tell_progress(&mut st);
+            let (sent, answers) = (st.requests.sent(), st.requests.answers());
             drop(st);
-            if !went_on {
+            if sent == 0 {
                 fsleep(ISOLATED);
+            } else if !self.wait_until(ANSWER_MS, |st| {
+                st.requests.answers() != answers || !self.check_alive(st)
+            }) {
+                return false;
             }
         }
     }

@@ -7,10 +7,8 @@
 
 use super::{
     engine::{
-        is_addressable,
         Engine,
         Phase,
-        Slot,
         State, //
     },
     ladder::{
@@ -19,11 +17,13 @@ use super::{
     },
     layout::{
         BLOCK_ORDER,
+        BURST,
         LEAVE_AVAILABLE,
         NUM_PAGES,
         PER_PAGE,
         REQUEST_PAGES, //
     },
+    requests::is_addressable, //
 };
 use crate::kernel_ext::{
     balloon_page::{
@@ -36,11 +36,11 @@ use crate::kernel_ext::{
     wait::Mode, //
 };
 
-use core::mem::replace;
 use kernel::{
     num::casts::u32_as_usize,
     prelude::*,
     sync::atomic::Relaxed,
+    task::might_sleep,
     time::{
         Delta,
         Instant,
@@ -117,14 +117,40 @@ impl Backoff {
     }
 }
 
+/// How long the device has kept the thread waiting.
+struct Patience {
+    /// Answers so far, and since when no more have come although there are requests.
+    answers: usize,
+    since: Instant<Monotonic>,
+    /// The log mentioned it.
+    said: bool,
+}
+
+impl Patience {
+    /// Tells whether it is time to mention it in the log; it will be taken as done.
+    fn may_say(&mut self, st: &State<'_>) -> bool {
+        let answers = st.requests.answers();
+
+        if st.requests.sent() == 0 || answers != self.answers {
+            *self = Self {
+                answers,
+                since: Instant::now(),
+                said: false,
+            };
+        }
+        let due = !self.said && self.since.elapsed() > PATIENCE;
+        self.said |= due;
+        due
+    }
+}
+
 /// What only the thread needs to know.
 struct Worker {
     /// Pages on their way into the balloon.
     batch: KVec<BalloonPage>,
     ladder: Ladder,
     backoff: Backoff,
-    /// The log mentioned that the device is slow to answer.
-    said_slow: bool,
+    patience: Patience,
 }
 
 impl<'a> Engine<'a> {
@@ -146,12 +172,18 @@ impl<'a> Engine<'a> {
                 until: None,
                 said: None,
             },
-            said_slow: false,
+            patience: Patience {
+                answers: 0,
+                since: Instant::now(),
+                said: false,
+            },
         };
 
         // The target may have been set before the device was live.
         self.shared.wake();
         while !current.should_stop() {
+            // A large balloon must not keep others from running.
+            might_sleep();
             if let Next::Wait(timeout) = self.step(&mut worker) {
                 self.shared.wait(Mode::Freezable, timeout, || {
                     self.shared.take_event() || current.should_stop()
@@ -160,73 +192,98 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// Takes one decision.
+    /// Takes one decision, and sees to it that nobody waits for what was not said.
     fn step(&self, worker: &mut Worker) -> Next {
+        let Next::Wait(timeout) = self.decide(worker) else {
+            return Next::Step;
+        };
+        let mut st = self.state.lock();
+
+        if st.phase != Phase::Running || st.dead {
+            return Next::Wait(timeout);
+        }
+        let answers = st.requests.answers();
+        self.notify(&mut st);
+        if st.requests.answers() != answers {
+            return Next::Step;
+        }
+        match st.requests.sent() {
+            0 => {
+                self.tell_actual(&mut st);
+                Next::Wait(timeout)
+            }
+            _ => Next::Wait(Some(
+                timeout.map_or(POLL_MS, |timeout| timeout.min(POLL_MS)),
+            )),
+        }
+    }
+
+    /// Takes one decision.
+    fn decide(&self, worker: &mut Worker) -> Next {
         let mut st = self.state.lock();
 
         if st.phase != Phase::Running || st.dead {
             return Next::Wait(None);
         }
         self.reap(&mut st);
-        if !self.check_alive(&mut st) {
+        if !self.check_alive(&mut st) || !self.heed_config(&mut st) {
             return Next::Wait(None);
         }
-        if self.shared.take_config_event() && self.dev.needs_reset() {
-            self.declare_dead(&mut st, "the device asks for a reset");
-            return Next::Wait(None);
+        if worker.patience.may_say(&st) {
+            dev_warn!(self.dev, "the device has not answered a request for 10 s\n");
         }
-        if let Some(next) = self.tend_slot(&mut st, worker) {
-            return next;
+        if !self.send_leftovers(&mut st) {
+            return Next::Wait(Some(POLL_MS));
         }
         if st.stale {
             return self.release_stale(&mut st);
         }
-        worker.said_slow = false;
-        self.tell_actual(&mut st, false);
+        self.tell_progress(&mut st);
 
         let target = self.target(&mut st);
         let held = st.held;
         if held > target {
-            return match self.deflate(&mut st, held - target) {
-                true => Next::Step,
-                false => Next::Wait(Some(ISOLATED_MS)),
-            };
+            return self.shrink(&mut st, held - target);
         }
-        drop(st);
         if held == target {
             worker.backoff.succeed();
             return Next::Wait(None);
         }
+        if !st.requests.has_idle() {
+            return Next::Wait(None);
+        }
+        drop(st);
         self.grow(worker, target - held, target)
     }
 
-    /// Looks after a request that is under way; `None` if there is none.
-    fn tend_slot(&self, st: &mut State<'a>, worker: &mut Worker) -> Option<Next> {
-        match replace(&mut st.slot, Slot::Taken) {
-            Slot::Idle(request) => {
-                st.slot = Slot::Idle(request);
-                return None;
+    /// Looks at the configuration again if it changed; returns whether the device can be used.
+    fn heed_config(&self, st: &mut State<'a>) -> bool {
+        if self.shared.take_config_event() {
+            st.wanted = None;
+            if self.dev.needs_reset() {
+                self.declare_dead(st, "the device asks for a reset");
             }
-            Slot::Sent(kind, since) => {
-                st.slot = Slot::Sent(kind, since);
-                if since.elapsed() > PATIENCE && !worker.said_slow {
-                    worker.said_slow = true;
-                    dev_warn!(self.dev, "the device has not answered a request for 10 s\n");
-                }
-            }
-            Slot::Arrived(request) if !st.migrating => {
-                self.deflate_arrived(st, request);
-                return Some(Next::Step);
-            }
-            Slot::Parked(request) => {
-                self.send(st, request);
-                if matches!(st.slot, Slot::Sent(..)) {
-                    return Some(Next::Step);
-                }
-            }
-            other => st.slot = other,
         }
-        Some(Next::Wait(Some(POLL_MS)))
+        !st.dead
+    }
+
+    /// Starts the deflation of up to `surplus` pages.
+    fn shrink(&self, st: &mut State<'a>, surplus: usize) -> Next {
+        if !st.requests.has_idle() || st.requests.is_inflating() {
+            return Next::Wait(None);
+        }
+        match self.deflate(st, surplus) {
+            true => self.go_on_in_bursts(st),
+            false => Next::Wait(Some(ISOLATED_MS)),
+        }
+    }
+
+    /// Notifies the device if there is enough for it to do.
+    fn go_on_in_bursts(&self, st: &mut State<'a>) -> Next {
+        if st.queues.as_ref().is_some_and(|q| q.unnoticed() >= BURST) {
+            self.notify(st);
+        }
+        Next::Step
     }
 
     /// Gives back what the device knows nothing of, as far as compaction has not isolated it.
@@ -241,9 +298,13 @@ impl<'a> Engine<'a> {
     /// The size that the balloon should have, in kernel pages.
     fn target(&self, st: &mut State<'a>) -> usize {
         st.drain &= st.held > 0;
-        // The transport has a configuration space, or `probe` would have failed.
-        let wanted = u32_as_usize(self.dev.read(&NUM_PAGES).unwrap_or(0)).div_ceil(PER_PAGE);
+        let wanted = match st.wanted {
+            Some(wanted) => wanted,
+            // The transport has a configuration space, or `probe` would have failed.
+            None => u32_as_usize(self.dev.read(&NUM_PAGES).unwrap_or(0)).div_ceil(PER_PAGE),
+        };
 
+        st.wanted = Some(wanted);
         self.figures().target.set_pages(wanted);
         match st.drain || self.shared.must_be_empty() {
             true => 0,
@@ -279,6 +340,7 @@ impl<'a> Engine<'a> {
         let mut st = self.state.lock();
         if st.phase == Phase::Running && !st.dead && !self.shared.must_be_empty() {
             self.inflate(&mut st, &mut worker.batch);
+            self.go_on_in_bursts(&mut st);
         }
         drop(st);
         // Empty, unless the world changed while we were allocating: then the pages go back.
