@@ -16,6 +16,11 @@ from lab.errors import LabError
 from lab.progress import Steps
 
 BOTH = ["stock", "full"]
+# What `make test-debug` runs: its own tests, and those of the drivers that do not measure time.
+DEBUG_TESTS = (
+    "tests/debug", "tests/test_balloon_inflate.py", "tests/test_balloon_remove.py", "tests/test_balloon_sleep.py",
+    "tests/test_balloon_device.py",
+)
 
 
 def build_modules() -> int:
@@ -64,6 +69,11 @@ def test_long() -> int:
     return _pytest(["-m", ""])
 
 
+def test_debug() -> int:
+    """Runs the tests of the balloon and those that look for errors of memory and locking, on the kernel `debug`."""
+    return _pytest([], ["debug"], DEBUG_TESTS)
+
+
 def run_lint() -> int:
     """Checks the style: rustfmt, checkpatch, clippy."""
     lint.check(Steps(lint.STEPS))
@@ -104,7 +114,8 @@ def distclean() -> int:
 
 
 COMMANDS = {
-    "modules": build_modules, "stock-modules": stock_modules, "demo": demo, "bench-balloon": bench_balloon, "test": test, "test-long": test_long,
+    "modules": build_modules, "stock-modules": stock_modules, "demo": demo, "bench-balloon": bench_balloon,
+    "test": test, "test-long": test_long, "test-debug": test_debug,
     "lint": run_lint, "rustfmt": run_rustfmt, "doctor": doctor.report, "shell": shell, "update": update,
     "clean": clean, "distclean": distclean,
 }
@@ -122,11 +133,11 @@ def _bench(name: str) -> int:
     return _inside(["python3", "-m", "lab.bench", name, "--kernel", kernel, *options], _prepare([kernel]))
 
 
-def _pytest(default: list[str]) -> int:
+def _pytest(default: list[str], names: list[str] = BOTH, tests: tuple[str, ...] = ("tests",)) -> int:
     began = time.monotonic()
-    facts = _prepare(BOTH)
+    facts = _prepare(names)
     options = ["-o", "cache_dir=/src/build/pytest", *default, *shlex.split(os.environ.get("PYTEST_ARGS", ""))]
-    chosen = shlex.split(os.environ.get("TESTS", "")) or ["tests"]
+    chosen = shlex.split(os.environ.get("TESTS", "")) or tests
     status = _inside(["python3", "-m", "pytest", *options, *chosen], facts)
     minutes = (time.monotonic() - began) / 60
     print(f"lab: tests {'FAILED, the guests’ logs are in build/logs/' if status else 'passed'} ({minutes:.1f} min in all)")

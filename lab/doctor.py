@@ -12,7 +12,7 @@ from lab import accel, buildroot, cache, host, kernels, paths
 from lab.errors import LabError
 
 # Free space that a first `make test` needs, MiB.
-ALL_MIB = buildroot.NEEDS_MIB + kernels.SOURCE_MIB + kernels.STOCK_MIB + kernels.FULL_MIB + 1000
+ALL_MIB = buildroot.NEEDS_MIB + kernels.SOURCE_MIB + kernels.STOCK_MIB + kernels.BUILT_MIB["full"] + 1000
 
 
 def report() -> int:
@@ -76,7 +76,7 @@ def _root() -> str:
 
 
 def _kernels() -> str:
-    made = [path for path in cache.entries() if path.name.startswith(("stock-", "full-"))]
+    made = [path for path in cache.entries() if path.name.startswith(("stock-", "full-", "debug-"))]
     return ", ".join(f"{path.name} ({_state(path)})" for path in made) or "none built yet"
 
 

@@ -1,4 +1,5 @@
-"""The lab's kernels: `stock`, Debian's own binary, and `full`, built from the archive's source with a small config."""
+"""The lab's kernels: `stock`, Debian's own binary; `full`, built from the archive's source with a small config; and `debug`, that one
+with everything the kernel has to find errors."""
 
 from __future__ import annotations
 
@@ -22,10 +23,12 @@ LLVM = "-19"
 STEPS = 2
 SOURCE_MIB = 1000
 STOCK_MIB = 1200
-FULL_MIB = 1200
+BUILT_MIB = {"full": 1200, "debug": 2500}
+# The config fragments of the kernels that the lab builds; a later one overrides those before it.
+FRAGMENTS = {"full": ("full.config",), "debug": ("full.config", "debug.config")}
 # What a cold build was seen to print, for the progress line.
 STOCK_OBJECTS = 200
-FULL_OBJECTS = 1880
+BUILT_OBJECTS = {"full": 1880, "debug": 2100}
 OBJECT_LINE = r"^  (CC|AS|LD|AR|RUSTC|HOSTCC|HOSTRUSTC|BINDGEN)( |\[)"
 # Tools whose version decides what a kernel build gives.
 COMPILERS = ("gcc-14", "clang-19", "lld-19", "rustc", "rust-src", "bindgen", "pahole")
@@ -63,8 +66,8 @@ def wanted_release() -> Optional[str]:
 
 
 def prepare(name: str, steps: Steps) -> Kernel:
-    """The kernel `stock` or `full`, made if need be in STEPS steps. Raises LabError."""
-    return {"stock": _stock, "full": _full}[name](steps)
+    """The kernel `stock`, `full` or `debug`, made if need be in STEPS steps. Raises LabError."""
+    return _stock(steps) if name == "stock" else _built(name, steps)
 
 
 def _stock(steps: Steps) -> Kernel:
@@ -86,24 +89,25 @@ def _stock(steps: Steps) -> Kernel:
     return _kernel("stock", folder, entry.facts(), _tree(source))
 
 
-def _full(steps: Steps) -> Kernel:
+def _built(name: str, steps: Steps) -> Kernel:
     step = steps.begin("kernel source")
     source = _source(step)
-    step = steps.begin("kernel `full`")
-    fragment = (paths.CONFIG / "full.config").read_text()
-    entry = Entry("full", "kernel `full`", (source.name, fragment, _script("full.sh"), LLVM, *_tools()))
+    step = steps.begin(f"kernel `{name}`")
+    fragments = {fragment: (paths.CONFIG / fragment).read_text() for fragment in FRAGMENTS[name]}
+    entry = Entry(name, f"kernel `{name}`", (source.name, *fragments.values(), _script("kernel.sh"), LLVM, *_tools()))
 
     def build(folder: Path) -> dict:
-        host.require_space(paths.cache(), FULL_MIB, "the kernel `full`")
-        copy = folder / "fragment.config"
-        copy.write_text(fragment)
-        step.run(_in_root("full.sh", paths.inside(folder), _tree(source), paths.inside(copy), LLVM),
-                 _log(entry), "building", OBJECT_LINE, "objects", FULL_OBJECTS)
+        host.require_space(paths.cache(), BUILT_MIB[name], f"the kernel `{name}`")
+        for fragment, text in fragments.items():
+            (folder / fragment).write_text(text)
+        copies = [paths.inside(folder / fragment) for fragment in fragments]
+        step.run(_in_root("kernel.sh", paths.inside(folder), _tree(source), LLVM, *copies),
+                 _log(entry), "building", OBJECT_LINE, "objects", BUILT_OBJECTS[name])
         return {"release": (folder / "release").read_text().strip(), "make": [f"LLVM={LLVM}"]}
 
     folder = entry.ensure(build)
     step.done(entry.facts()["release"])
-    return _kernel("full", folder, entry.facts(), _tree(source))
+    return _kernel(name, folder, entry.facts(), _tree(source))
 
 
 def _kernel(name: str, folder: Path, facts: dict, source: str) -> Kernel:

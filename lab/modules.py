@@ -23,7 +23,8 @@ STEPS_ALL = 3
 
 def out_folder(kernel: Kernel) -> Path:
     """Where the modules for a kernel of the lab are left, in the checkout."""
-    return paths.BUILD / "modules" if kernel.name == "full" else paths.BUILD / "stock-modules" / kernel.release
+    folders = {"full": "modules", "stock": f"stock-modules/{kernel.release}", "debug": "debug-modules"}
+    return paths.BUILD / folders[kernel.name]
 
 
 def build(step: Step, kernel: Kernel, out: Path) -> list[Path]:

@@ -1,7 +1,7 @@
 """Fixtures of the guest tests. They run inside the lab's build root: `make test`, or `python3 -m lab` for single tests.
 
 A test that asks for `kernel` runs once for each kernel of the lab. One that asks for `driver` as well runs on each of them with our
-driver, and on the first one with the C driver, the control. Where C is known to do something else, say so with
+driver, and on the first one, unless that is the kernel `debug`, with the C driver, the control. Where C is known to do something else, say so with
 `@pytest.mark.c_differs("what it does")`: the test must then fail with the C driver. Where it is not, the control is a long test.
 """
 
@@ -49,7 +49,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "driver" in metafunc.fixturenames and "kernel" in metafunc.fixturenames:
         differs = metafunc.definition.get_closest_marker("c_differs")
         marks = {"rust": (), "c": (pytest.mark.xfail(strict=True, reason=f"C {differs.args[0]}"),) if differs else (pytest.mark.long,)}
-        pairs = [(kernel, driver) for kernel in kernels for driver in drivers if driver == "rust" or kernel == kernels[0]]
+        pairs = [(kernel, driver) for kernel in kernels for driver in drivers if driver == "rust" or kernel == kernels[0] != "debug"]
         metafunc.parametrize(
             ("kernel", "driver"),
             [pytest.param(kernel, driver, id=f"{kernel}-{driver}", marks=marks[driver]) for kernel, driver in pairs],

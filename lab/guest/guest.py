@@ -31,6 +31,9 @@ Driver = Literal["rust", "c"]
 PATIENCE = {"kvm": 1, "tcg": 4}
 """All timeouts are seconds on a quiet machine with KVM; this is how many times as long a guest may take."""
 
+DEBUG_PATIENCE = 4
+"""And how many times as long as that one on the kernel `debug` may take."""
+
 
 class Guest(Shell):
     """One guest over all its QEMU processes: it has more than one when it hibernates and resumes.
@@ -230,7 +233,7 @@ class Guest(Shell):
 
     def wait_for(self, condition: Callable[[], bool], timeout: float = 60, what: Callable[[], str] | str = "condition not met") -> None:
         """Polls `condition` until it holds. Raises GuestTimeout with `what`, KernelFault when the kernel complains meanwhile."""
-        limit = timeout * PATIENCE[facts().accel]
+        limit = timeout * self._patience()
         end = time.monotonic() + limit
         while not condition():
             self.check()
@@ -317,6 +320,9 @@ class Guest(Shell):
 
     # Parts
 
+    def _patience(self) -> int:
+        return PATIENCE[facts().accel] * (DEBUG_PATIENCE if self.kernel.name == "debug" else 1)
+
     def _launch(self, pre_resume: str | None, target_mib: float | None) -> None:
         if self._dir is None or self.running:
             raise GuestError(self._describe("the guest runs already, or was stopped"))
@@ -389,7 +395,7 @@ class Guest(Shell):
     ) -> Ready | Answer | None:
         """Waits for a message from the agent. With `suspensions`, the number of times QEMU was suspended to RAM so far, the guest may
         also power off, or be suspended once more: then None."""
-        limit = timeout * PATIENCE[facts().accel]
+        limit = timeout * self._patience()
         end = time.monotonic() + limit
         while True:
             try:

@@ -1,12 +1,14 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# Configures and builds the lab's own kernel from a fragment over tinyconfig, with LLVM, and installs its C modules.
+# Configures and builds a kernel of the lab's own from fragments over tinyconfig, with LLVM, and installs its C modules.
+# A later fragment overrides an earlier one.
 #
-# usage: full.sh DESTINATION SOURCE FRAGMENT LLVM
+# usage: kernel.sh DESTINATION SOURCE LLVM FRAGMENT...
 
 set -eu
-dest=$1 source=$2 fragment=$3 llvm=$4
+dest=$1 source=$2 llvm=$3
+shift 3
 mkdir -p "$dest/build"
 cd "$dest/build"
 
@@ -15,24 +17,22 @@ build() {
 	make -C "$source" O="$dest/build" LLVM="$llvm" HOSTRUSTFLAGS=-Copt-level=0 "$@"
 }
 build tinyconfig
-"$source/scripts/kconfig/merge_config.sh" -m -O "$dest/build" .config "$fragment"
+"$source/scripts/kconfig/merge_config.sh" -m -O "$dest/build" .config "$@"
 build olddefconfig
 
 # An option whose dependencies are not met vanishes without a word.
-grep -E '^CONFIG_|^# CONFIG_.* is not set$' "$fragment" | while read -r line; do
+awk '
+/^CONFIG_/ { split($0, field, "="); wanted[field[1]] = $0 }
+/^# CONFIG_.* is not set$/ { wanted[$2] = $0 }
+END { for (option in wanted) print option, wanted[option] }
+' "$@" | while read -r option line; do
 	case $line in
-	'#'*)
-		option=${line#\# }
-		option=${option%% *}
-		if grep -q "^$option=" .config; then echo "$line"; fi
-		;;
-	*)
-		if ! grep -q -x "$line" .config; then echo "$line"; fi
-		;;
+	'#'*) if grep -q "^$option=" .config; then echo "$line"; fi ;;
+	*) if ! grep -q -x "$line" .config; then echo "$line"; fi ;;
 	esac
 done >not-taken
 if [ -s not-taken ]; then
-	echo "lab: these lines of $fragment were not taken by the kernel's configuration:" >&2
+	echo "lab: these lines of the fragments $* were not taken by the kernel's configuration:" >&2
 	cat not-taken >&2
 	exit 1
 fi
