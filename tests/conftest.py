@@ -18,6 +18,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from lab.guest import Guest, facts  # noqa: E402
 from lab.guest.logs import log_dir, run_dir  # noqa: E402
 
+EVERYDAY_FORMAT = {"stock": "split", "full": "packed"}
+"""The ring format in which the device of our own is used on each kernel unless `make test-long` asks for both."""
+
 GUESTS = pytest.StashKey[list[Guest]]()
 FAILED = pytest.StashKey[bool]()
 
@@ -60,10 +63,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keeps the tests that share a rig in one process."""
+    """Keeps the tests that share a rig in one process. One ring format for each kernel is enough for every day."""
     for item in items:
         if "rigs" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group(f"rigs-{item.callspec.params['kernel']}"))
+            parameters = item.callspec.params
+            item.add_marker(pytest.mark.xdist_group(f"rigs-{parameters['kernel']}"))
+            if parameters["rig"] != EVERYDAY_FORMAT.get(parameters["kernel"], parameters["rig"]):
+                item.add_marker(pytest.mark.long)
 
 
 @pytest.fixture

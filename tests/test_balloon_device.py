@@ -1,6 +1,6 @@
 """The balloon driver on a device that can do what QEMU's own never does: be slow, mute, forgetful, or lie.
 
-Every test runs with a split and with a packed ring. After each of them the driver is removed, every page must be back, and the
+Every test runs with a split and with a packed ring, on one kernel each; the other way round in `make test-long`. After each of them the driver is removed, every page must be back, and the
 device must not have seen the driver break a rule (`device/rig.py`).
 """
 
