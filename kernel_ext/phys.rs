@@ -14,16 +14,27 @@ const PAGE_SHIFT: u32 = bindings::PAGE_SHIFT;
 /// Where the kernel's own image is mapped (`__START_KERNEL_map`).
 const KERNEL_MAP: usize = 0xffff_ffff_8000_0000;
 
-/// The physical address of a page.
-#[inline(always)]
-#[cfg(all(CONFIG_X86_64, CONFIG_SPARSEMEM_VMEMMAP))]
-pub fn page_to_phys(page: *const bindings::page) -> u64 {
-    // SAFETY: The variable is set once, early during boot.
-    let base = unsafe { bindings::vmemmap_base };
-    let index = page.addr().wrapping_sub(base) / size_of::<bindings::page>();
+/// The map of all pages, for the physical addresses of several of them.
+#[derive(Clone, Copy)]
+pub struct PageFrames(usize);
 
-    // CAST: Both have 64 bits.
-    (index as u64) << PAGE_SHIFT
+impl PageFrames {
+    /// Looks up where the map is.
+    #[inline(always)]
+    #[cfg(all(CONFIG_X86_64, CONFIG_SPARSEMEM_VMEMMAP))]
+    pub fn get() -> Self {
+        // SAFETY: The variable is set once, early during boot.
+        Self(unsafe { bindings::vmemmap_base })
+    }
+
+    /// The physical address of a page; `page` points to the page's structure, or into it.
+    #[inline(always)]
+    pub fn phys(self, page: *const bindings::page) -> u64 {
+        let index = page.addr().wrapping_sub(self.0) / size_of::<bindings::page>();
+
+        // CAST: Both have 64 bits.
+        (index as u64) << PAGE_SHIFT
+    }
 }
 
 /// The page at a physical address that has one.

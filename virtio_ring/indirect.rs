@@ -9,12 +9,12 @@
 
 use super::{
     layout::{
+        desc,
         Desc,
         PackedDesc,
         Piece, //
     },
     state::{
-        Chain,
         Mapped,
         Pieces, //
     },
@@ -29,19 +29,28 @@ pub(crate) trait TableDesc: Copy + 'static {
 impl TableDesc for Desc {
     #[inline(always)]
     fn describe(piece: &Piece, next: u16) -> Self {
-        Self::new(piece.addr, piece.len, piece.chain_flags(), next)
+        Self::new(piece.addr, piece.len, piece.flags, next)
     }
 }
 
 impl TableDesc for PackedDesc {
     #[inline(always)]
     fn describe(piece: &Piece, _next: u16) -> Self {
-        Self::new(piece.addr, piece.len, 0, piece.access_flags())
+        Self::new(piece.addr, piece.len, 0, piece.flags & desc::WRITE)
     }
 }
 
+/// What was put into a table.
+#[derive(Clone, Copy)]
+pub(crate) struct Content {
+    /// Number of descriptors.
+    pub(crate) count: u16,
+    /// How many bytes the device may write.
+    pub(crate) writable: u32,
+}
+
 /// Puts `pieces` into a table, as many as it has room for, and their mappings into `maps`, which
-/// may be empty. Returns what was put there: a chain from 0.
+/// may be empty.
 ///
 /// # Errors
 ///
@@ -52,26 +61,32 @@ pub(crate) fn fill<D: TableDesc, P: Pieces>(
     maps: &mut [Mapped],
     pieces: &P,
     mut undo: impl FnMut(Mapped),
-) -> Result<Chain, P::Error> {
-    let mut chain = Chain::new(0);
+) -> Result<Content, P::Error> {
+    let mut count = 0u16;
+    let mut writable = 0u64;
     let mut free = table.iter_mut();
     let mut free_maps = maps.iter_mut();
     let filled = pieces.each(|piece| {
         let Some(entry) = free.next() else {
             return;
         };
-        let next = chain.next.wrapping_add(1);
-        *entry = D::describe(&piece, next);
+        count = count.wrapping_add(1);
+        *entry = D::describe(&piece, count);
         if let Some(mapped) = free_maps.next() {
             *mapped = Mapped::from(&piece);
         }
-        chain.push(&piece, next);
+        if piece.writable() {
+            writable = writable.wrapping_add(piece.len.into());
+        }
     });
     match filled {
-        Ok(()) => Ok(chain),
+        Ok(()) => Ok(Content {
+            count,
+            writable: u32::try_from(writable).unwrap_or(u32::MAX),
+        }),
         Err(error) => {
             maps.iter()
-                .take(usize::from(chain.count))
+                .take(usize::from(count))
                 .for_each(|&mapped| undo(mapped));
             Err(error)
         }
@@ -87,8 +102,9 @@ const SMALLEST: usize = 128;
 /// larger; such are not kept.
 #[inline(always)]
 pub(crate) fn class_of(bytes: usize) -> Option<usize> {
-    // CAST: Below 64.
-    let class = (bytes.max(SMALLEST).wrapping_sub(1).ilog2() as usize).wrapping_sub(6);
+    let multiples = bytes.wrapping_sub(1) / SMALLEST;
+    // CAST: At most 64.
+    let class = usize::BITS.wrapping_sub(multiples.leading_zeros()) as usize;
     (class < CLASSES).then_some(class)
 }
 

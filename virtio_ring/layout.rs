@@ -54,29 +54,18 @@ pub(crate) struct Piece {
     pub(crate) addr: u64,
     /// Length in bytes.
     pub(crate) len: u32,
-    /// Whether the device writes it.
-    pub(crate) writable: bool,
-    /// Whether it is the last one of its buffer.
-    pub(crate) last: bool,
+    /// [`desc::NEXT`] unless it is the last one of its buffer; [`desc::WRITE`] if the device writes
+    /// it.
+    pub(crate) flags: u16,
     /// Whether the ring mapped it, and so has to unmap it.
     pub(crate) mapped: bool,
 }
 
 impl Piece {
-    /// `NEXT` and `WRITE` as this piece needs them.
+    /// Whether the device writes it.
     #[inline(always)]
-    pub(crate) fn chain_flags(&self) -> u16 {
-        self.access_flags() | if self.last { 0 } else { desc::NEXT }
-    }
-
-    /// `WRITE` as this piece needs it.
-    #[inline(always)]
-    pub(crate) fn access_flags(&self) -> u16 {
-        if self.writable {
-            desc::WRITE
-        } else {
-            0
-        }
+    pub(crate) fn writable(&self) -> bool {
+        self.flags & desc::WRITE != 0
     }
 }
 

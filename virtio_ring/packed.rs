@@ -132,7 +132,7 @@ impl<S: DerefMut<Target = [Slot]>, M: DerefMut<Target = [Mapped]>> Packed<S, M> 
         let mut chain = Chain::new(id);
         let slots = &mut self.slots;
         let filled = pieces.each(|piece| {
-            let flags = piece.chain_flags() | Self::available(place);
+            let flags = piece.flags | Self::available(place);
             mem.set_body(place.index(), piece.addr, piece.len, id);
             if chain.count == 0 {
                 first_flags = flags;
@@ -262,6 +262,7 @@ impl<S: DerefMut<Target = [Slot]>, M: DerefMut<Target = [Mapped]>> Packed<S, M> 
         }
     }
 
+    #[inline(never)]
     fn take_in_order(&mut self, mem: &impl PackedMemory) -> Result<Option<Used>, Fault> {
         let batch = match self.batch {
             Some(batch) => batch,

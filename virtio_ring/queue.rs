@@ -12,7 +12,10 @@
 
 use super::{
     event::Place,
-    indirect,
+    indirect::{
+        self,
+        Content, //
+    },
     layout::{
         Desc,
         PackedDesc,
@@ -33,7 +36,8 @@ use super::{
     },
     sg::{
         Lists,
-        MappedLists, //
+        MappedLists,
+        PhysicalLists, //
     },
     split::{
         Barriers,
@@ -44,6 +48,7 @@ use super::{
         Fault,
         Mapped,
         Slot,
+        Slots,
         Token,
         Used, //
     },
@@ -64,6 +69,7 @@ use core::{
     },
     sync::atomic::{
         AtomicBool,
+        AtomicU16,
         Ordering::Relaxed, //
     },
 };
@@ -135,6 +141,8 @@ pub(crate) struct Features {
 pub(crate) struct Queue {
     pub(super) vq: UnsafeCell<virtqueue>,
     broken: AtomicBool,
+    /// Where the driver adds next, for notifications, which callers need not serialise.
+    next_avail: AtomicU16,
     pub(super) features: Features,
     suppression: Suppression,
     notify: Notify,
@@ -191,6 +199,7 @@ impl Queue {
             suppression: Suppression::new(features.event, vq.callback.is_none()),
             vq: UnsafeCell::new(vq),
             broken: AtomicBool::new(cfg!(CONFIG_VIRTIO_HARDEN_NOTIFICATION)),
+            next_avail: AtomicU16::new(0),
             features,
             notify,
             mapper,
@@ -235,6 +244,13 @@ impl Queue {
         unsafe { (*self.as_raw()).callback }
     }
 
+    /// Shows what an add has changed.
+    #[inline(always)]
+    fn added(&self, free: u16, next: u16) {
+        self.set_free(free);
+        self.next_avail.store(next, Relaxed);
+    }
+
     #[inline(always)]
     fn set_free(&self, free: u16) {
         // SAFETY: Callers serialise; C only reads it.
@@ -249,14 +265,14 @@ impl Queue {
             if masked {
                 self.suppression.tell_split(view);
             }
-            self.set_free(state.slots.free());
+            self.added(state.slots.free(), state.next_avail());
             view.size()
         }, {
             self.suppression.reset(masked, PackedState::START);
             if masked {
                 self.suppression.tell_packed(view);
             }
-            self.set_free(state.slots.free());
+            self.added(state.slots.free(), state.next_avail());
             view.size()
         });
         // SAFETY: Callers serialise.
@@ -379,7 +395,7 @@ impl Queue {
         };
         with_ring!(self, view, state => {
             let free = state.slots.free();
-            match self.table::<Desc>(free, &pieces, gfp)? {
+            match self.table::<Desc>(free, lists, gfp)? {
                 Some(filled) => {
                     state.add_indirect(view, filled.at, filled.writable, filled.buffer(token));
                 }
@@ -392,20 +408,20 @@ impl Queue {
                 }
                 None => state.add(view, &pieces, direct, undo)?,
             }
-            self.set_free(state.slots.free());
+            self.added(state.slots.free(), state.next_avail());
             if state.must_kick() {
                 self.kick();
             }
         }, {
             let free = state.slots.free();
-            match self.table::<PackedDesc>(free, &pieces, gfp).unwrap_or(None) {
+            match self.table::<PackedDesc>(free, lists, gfp).unwrap_or(None) {
                 Some(filled) => {
                     state.add_indirect(view, filled.at, filled.writable, filled.buffer(token));
                 }
                 None if u32::from(free) < lists.total() => return Err(ENOSPC),
                 None => state.add(view, &pieces, direct, undo).map_err(|_| EIO)?,
             }
-            self.set_free(state.slots.free());
+            self.added(state.slots.free(), state.next_avail());
         });
         Ok(())
     }
@@ -419,10 +435,10 @@ impl Queue {
     fn table<D: indirect::TableDesc>(
         &self,
         free: u16,
-        pieces: &MappedLists<'_>,
+        lists: &Lists,
         gfp: gfp_t,
     ) -> Result<Option<Filled>> {
-        let total = pieces.lists.total();
+        let total = lists.total();
         if !self.features.indirect || total < 2 || free == 0 || total > MAX_SIZE {
             return Ok(None);
         }
@@ -432,16 +448,19 @@ impl Queue {
         let Some(mut table) = pool.take(total as u16, &self.mapper, gfp) else {
             return Ok(None);
         };
-        let (descs, maps) = table.parts::<D>(&self.mapper);
-        // SAFETY: `Pieces` gives only what it has mapped.
-        let undo = |mapped| unsafe { self.mapper.unmap(mapped) };
-        match indirect::fill(descs, maps, pieces, undo) {
-            Ok(chain) => {
-                let at = table.show(chain.count, &self.mapper);
+        let filled = if lists.premapped() || self.mapper.uses_api() {
+            self.fill_mapped::<D>(&mut table, lists)
+        } else {
+            let (descs, _) = table.parts::<D>(&self.mapper);
+            indirect::fill(descs, &mut [], &PhysicalLists(lists), |_| ())
+        };
+        match filled {
+            Ok(content) => {
+                let at = table.show(content.count, &self.mapper);
                 Ok(Some(Filled {
                     table,
                     at,
-                    writable: chain.writable,
+                    writable: content.writable,
                 }))
             }
             Err(error) => {
@@ -449,6 +468,22 @@ impl Queue {
                 Err(error)
             }
         }
+    }
+
+    #[inline(never)]
+    fn fill_mapped<D: indirect::TableDesc>(
+        &self,
+        table: &mut Table,
+        lists: &Lists,
+    ) -> Result<Content> {
+        let (descs, maps) = table.parts::<D>(&self.mapper);
+        // SAFETY: `Pieces` gives only what it has mapped.
+        let undo = |mapped| unsafe { self.mapper.unmap(mapped) };
+        let pieces = MappedLists {
+            lists,
+            mapper: &self.mapper,
+        };
+        indirect::fill(descs, maps, &pieces, undo)
     }
 
     /// Takes a used buffer: its token, or null. Sets `len` to the number of bytes written, `ctx` to
@@ -463,18 +498,28 @@ impl Queue {
             return null_mut();
         }
         let suppression = &self.suppression;
-        let (got, free) = with_ring!(self, view, state => {
+        with_ring!(self, view, state => {
             let got = state.get(view, suppression);
-            (got, state.slots.free())
+            self.got(got, &state.slots, len, ctx)
         }, {
             let got = state.get(view, suppression);
-            (got, state.slots.free())
-        });
+            self.got(got, &state.slots, len, ctx)
+        })
+    }
+
+    /// What comes after a look at the ring: the buffer's token, or null.
+    #[inline(always)]
+    fn got(
+        &self,
+        got: Result<Option<Used>, Fault>,
+        slots: &Slots<KVec<Slot>, KVec<Mapped>>,
+        len: &mut c_uint,
+        ctx: Option<&mut *mut c_void>,
+    ) -> *mut c_void {
         match got {
             Ok(Some(used)) => {
                 *len = used.len;
-                self.set_free(free);
-                self.finish(&used, ctx)
+                self.finish(&used, slots, ctx)
             }
             Ok(None) => null_mut(),
             Err(fault) => {
@@ -490,20 +535,24 @@ impl Queue {
     ///
     /// Any. Callers serialise, and have reset the device or the queue.
     pub(crate) fn detach(&self) -> *mut c_void {
-        let (got, free) = with_ring!(self, _view, state => {
+        with_ring!(self, _view, state => {
             let got = state.detach();
-            (got, state.slots.free())
+            got.map_or(null_mut(), |used| self.finish(&used, &state.slots, None))
         }, {
             let got = state.detach();
-            (got, state.slots.free())
-        });
-        self.set_free(free);
-        got.map_or(null_mut(), |used| self.finish(&used, None))
+            got.map_or(null_mut(), |used| self.finish(&used, &state.slots, None))
+        })
     }
 
     /// Unmaps a buffer that has come back, keeps its table; returns the token.
     #[inline(always)]
-    fn finish(&self, used: &Used, ctx: Option<&mut *mut c_void>) -> *mut c_void {
+    fn finish(
+        &self,
+        used: &Used,
+        slots: &Slots<KVec<Slot>, KVec<Mapped>>,
+        ctx: Option<&mut *mut c_void>,
+    ) -> *mut c_void {
+        self.set_free(slots.free());
         let slot = &used.slot;
         if slot.indirect {
             // SAFETY: `add` has put a table there, and the slot was given back.
@@ -512,7 +561,7 @@ impl Queue {
             }
         } else {
             if self.mapper.uses_api() {
-                self.unmap_chain(used);
+                self.unmap_chain(used.head, slot.count, slots);
             }
             if let Some(ctx) = ctx {
                 *ctx = slot.extra;
@@ -524,25 +573,25 @@ impl Queue {
     #[inline(always)]
     fn finish_table(&self, mut table: Table) {
         if self.mapper.uses_api() {
-            // The format of the descriptors does not matter for the mappings behind them.
-            for &mapped in table.mappings::<Desc>(&self.mapper) {
-                // SAFETY: `add` has mapped it; the device is done with the buffer.
-                unsafe { self.mapper.unmap(mapped) };
-            }
+            self.unmap_table(&mut table);
         }
         // SAFETY: Callers serialise.
         unsafe { &mut *self.pool() }.put(table, &self.mapper);
     }
 
-    fn unmap_chain(&self, used: &Used) {
+    #[inline(never)]
+    fn unmap_table(&self, table: &mut Table) {
+        // The format of the descriptors does not matter for the mappings behind them.
+        for &mapped in table.mappings::<Desc>(&self.mapper) {
+            // SAFETY: `add` has mapped it; the device is done with the buffer.
+            unsafe { self.mapper.unmap(mapped) };
+        }
+    }
+
+    #[inline(never)]
+    fn unmap_chain(&self, head: u16, count: u16, slots: &Slots<KVec<Slot>, KVec<Mapped>>) {
         // SAFETY: `add` has mapped it; the device is done with the buffer.
-        let undo = |mapped| unsafe { self.mapper.unmap(mapped) };
-        let (head, count) = (used.head, used.slot.count);
-        with_ring!(self, _view, state => {
-            state.slots.mappings(head, count, undo)
-        }, {
-            state.slots.mappings(head, count, undo)
-        });
+        slots.mappings(head, count, |mapped| unsafe { self.mapper.unmap(mapped) });
     }
 
     /// Tells whether the device wants to be notified of what was added since the last call.
@@ -664,7 +713,7 @@ impl Queue {
 
     /// What a notification with data says of the ring, in the upper half, and the queue's index.
     pub(crate) fn notification_data(&self) -> u32 {
-        let next = with_ring!(self, _view, state => state.next_avail(), state.next_avail());
+        let next = self.next_avail.load(Relaxed);
         // SAFETY: The field is set when the queue is created.
         let index = unsafe { (*self.as_raw()).index };
         u32::from(next) << 16 | index

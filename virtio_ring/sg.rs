@@ -5,7 +5,10 @@
 //! Follows `include/linux/scatterlist.h`, whose accessors are inline there.
 
 use super::{
-    layout::Piece,
+    layout::{
+        desc,
+        Piece, //
+    },
     map::{
         self,
         Mapper, //
@@ -13,13 +16,19 @@ use super::{
     state::Pieces, //
 };
 use crate::{
-    kernel_ext::phys,
+    kernel_ext::phys::PageFrames,
     virtio::bindings::{
         self,
+        dma_data_direction,
         scatterlist, //
     },
 };
 
+use core::ptr::{
+    null_mut,
+    with_exposed_provenance,
+    with_exposed_provenance_mut, //
+};
 use kernel::{
     ffi::c_ulong,
     prelude::*, //
@@ -40,7 +49,7 @@ const END: c_ulong = 2;
 unsafe fn next(sg: *mut scatterlist) -> *mut scatterlist {
     // SAFETY: By the safety requirements.
     if unsafe { (*sg).page_link } & END != 0 {
-        return core::ptr::null_mut();
+        return null_mut();
     }
     // SAFETY: By the safety requirements: there is an entry after one that is not the last.
     let next = unsafe { sg.add(1) };
@@ -49,7 +58,7 @@ unsafe fn next(sg: *mut scatterlist) -> *mut scatterlist {
     if link & CHAIN == 0 {
         next
     } else {
-        core::ptr::with_exposed_provenance_mut(link & !(CHAIN | END))
+        with_exposed_provenance_mut(link & !(CHAIN | END))
     }
 }
 
@@ -121,6 +130,12 @@ impl Lists {
         self.total
     }
 
+    /// Whether the caller has mapped the entries.
+    #[inline(always)]
+    pub(crate) fn premapped(&self) -> bool {
+        self.premapped
+    }
+
     /// Whether the device reads a part of the buffer.
     #[inline(always)]
     pub(crate) fn has_out(&self) -> bool {
@@ -128,93 +143,184 @@ impl Lists {
     }
 }
 
-/// The entries of a buffer, mapped one by one.
+/// The entries one after the other, with the flags of their descriptors.
+struct Walk<'a> {
+    lists: &'a Lists,
+    /// The entry that is next, or null at the end of a list.
+    at: *mut scatterlist,
+    /// Number of lists begun.
+    begun: u32,
+    /// `WRITE` if the device writes the present list.
+    write: u16,
+}
+
+impl<'a> Walk<'a> {
+    #[inline(always)]
+    fn new(lists: &'a Lists) -> Self {
+        Self {
+            lists,
+            at: null_mut(),
+            begun: 0,
+            write: 0,
+        }
+    }
+
+    /// The next entry, which has to be there.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` when it is not.
+    #[inline(always)]
+    fn next(&mut self) -> Result<&'a scatterlist> {
+        while self.at.is_null() {
+            if self.begun == self.lists.all {
+                return Err(EINVAL);
+            }
+            // CAST: Widening.
+            // SAFETY: By the type invariant of the lists.
+            self.at = unsafe { *self.lists.lists.add(self.begun as usize) };
+            self.write = if self.begun < self.lists.out {
+                0
+            } else {
+                desc::WRITE
+            };
+            self.begun = self.begun.wrapping_add(1);
+        }
+        // SAFETY: By the type invariant of the lists.
+        let sg = unsafe { &*self.at };
+        // SAFETY: As above.
+        self.at = unsafe { next(self.at) };
+        Ok(sg)
+    }
+
+    /// Hands over every entry as `map` has mapped it.
+    ///
+    /// # Errors
+    ///
+    /// Those of `map`; `EINVAL` when there are more or fewer entries than said.
+    #[inline(always)]
+    fn each(
+        &mut self,
+        mapped: bool,
+        map: impl Fn(&scatterlist, u16) -> Result<(u64, u32)>,
+        mut visit: impl FnMut(Piece),
+    ) -> Result {
+        let mut left = self.lists.total;
+        while left != 0 {
+            let sg = self.next()?;
+            let (addr, len) = map(sg, self.write)?;
+            left = left.wrapping_sub(1);
+            let more = if left == 0 { 0 } else { desc::NEXT };
+            visit(Piece {
+                addr,
+                len,
+                flags: self.write | more,
+                mapped,
+            });
+        }
+        if self.at.is_null() {
+            Ok(())
+        } else {
+            Err(EINVAL)
+        }
+    }
+}
+
+/// The entries of a buffer for a device that takes physical addresses.
+pub(crate) struct PhysicalLists<'a>(pub(crate) &'a Lists);
+
+impl Pieces for PhysicalLists<'_> {
+    type Error = Error;
+
+    /// Hands over every entry, as many as the lists are said to have.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` when there are more or fewer than said.
+    #[inline(always)]
+    fn each(&self, visit: impl FnMut(Piece)) -> Result {
+        let frames = PageFrames::get();
+        let map = |sg: &scatterlist, write: u16| {
+            let page = with_exposed_provenance(sg.page_link);
+            let addr = frames.phys(page).wrapping_add(sg.offset.into());
+            map::kmsan_handle_dma(addr, sg.length as usize, direction(write));
+            Ok((addr, sg.length))
+        };
+        Walk::new(self.0).each(false, map, visit)
+    }
+}
+
+/// The entries of a buffer, mapped one by one unless the caller has mapped them.
 pub(crate) struct MappedLists<'a> {
     /// The buffer.
     pub(crate) lists: &'a Lists,
-    /// What maps them.
+    /// What maps it.
     pub(crate) mapper: &'a Mapper,
 }
 
 impl MappedLists<'_> {
-    /// Address and length of the entry `sg` for the device.
-    ///
-    /// # Safety
-    ///
-    /// `sg` is an entry of the lists.
-    #[inline(always)]
-    unsafe fn map(&self, sg: *mut scatterlist, writable: bool) -> Result<(u64, u32)> {
-        // SAFETY: By the safety requirements.
-        let sg = unsafe { &*sg };
+    /// Maps the entry `sg`; [`map::ERROR`] if that fails.
+    #[inline(never)]
+    fn map(&self, sg: &scatterlist, write: u16) -> u64 {
         if self.lists.premapped {
-            return Ok((sg.dma_address, sg_dma_len(sg)));
+            return sg.dma_address;
         }
-        let dir = if writable {
-            map::FROM_DEVICE
-        } else {
-            map::TO_DEVICE
-        };
-        let page: *mut bindings::page =
-            core::ptr::with_exposed_provenance_mut(sg.page_link & !(CHAIN | END));
-        let (offset, len) = (sg.offset as c_ulong, sg.length);
+        let (offset, size) = (sg.offset as c_ulong, sg.length as usize);
+        let dir = direction(write);
         if !self.mapper.uses_api() {
-            let addr = phys::page_to_phys(page).wrapping_add(offset as u64);
-            map::kmsan_handle_dma(addr, len as usize, dir);
-            return Ok((addr, len));
+            let addr = PageFrames::get()
+                .phys(page_of(sg))
+                .wrapping_add(sg.offset.into());
+            map::kmsan_handle_dma(addr, size, dir);
+            return addr;
         }
-        // CAST: Widening.
-        let size = len as usize;
         // SAFETY: By the type invariant of the lists.
         let addr = unsafe {
             self.mapper
-                .map_page(page, offset, size, dir, self.lists.attrs)
+                .map_page(page_of(sg), offset, size, dir, self.lists.attrs)
         };
         if self.mapper.failed(addr) {
-            return Err(ENOMEM);
+            map::ERROR
+        } else {
+            addr
         }
-        Ok((addr, len))
     }
 }
 
 impl Pieces for MappedLists<'_> {
     type Error = Error;
 
-    /// Hands over every entry, at most as many as the lists are said to have.
+    /// Hands over every entry, as many as the lists are said to have.
     ///
     /// # Errors
     ///
     /// `ENOMEM` when one cannot be mapped, `EINVAL` when there are more or fewer than said.
     #[inline(always)]
-    fn each(&self, mut visit: impl FnMut(Piece)) -> Result {
-        let mut left = self.lists.total;
-        for index in 0..self.lists.all {
-            let writable = index >= self.lists.out;
-            // CAST: Widening.
-            // SAFETY: By the type invariant of the lists.
-            let mut sg = unsafe { *self.lists.lists.add(index as usize) };
-            while !sg.is_null() {
-                if left == 0 {
-                    return Err(EINVAL);
-                }
-                // SAFETY: By the type invariant of the lists.
-                let (addr, len) = unsafe { self.map(sg, writable) }?;
-                left = left.wrapping_sub(1);
-                visit(Piece {
-                    addr,
-                    len,
-                    writable,
-                    last: left == 0,
-                    mapped: !self.lists.premapped,
-                });
-                // SAFETY: As above.
-                sg = unsafe { next(sg) };
-            }
-        }
-        if left != 0 {
-            return Err(EINVAL);
-        }
-        Ok(())
+    fn each(&self, visit: impl FnMut(Piece)) -> Result {
+        let premapped = self.lists.premapped;
+        let map = |sg: &scatterlist, write| match self.map(sg, write) {
+            map::ERROR => Err(ENOMEM),
+            addr if premapped => Ok((addr, sg_dma_len(sg))),
+            addr => Ok((addr, sg.length)),
+        };
+        Walk::new(self.lists).each(!premapped, map, visit)
     }
+}
+
+/// What `WRITE`, or nothing, means to the DMA API.
+#[inline(always)]
+fn direction(write: u16) -> dma_data_direction {
+    if write == 0 {
+        map::TO_DEVICE
+    } else {
+        map::FROM_DEVICE
+    }
+}
+
+/// The page of an entry.
+#[inline(always)]
+fn page_of(sg: &scatterlist) -> *mut bindings::page {
+    with_exposed_provenance_mut(sg.page_link & !(CHAIN | END))
 }
 
 /// The length of a mapped entry in bytes (`sg_dma_len()`).

@@ -130,8 +130,8 @@ impl<S: DerefMut<Target = [Slot]>, M: DerefMut<Target = [Mapped]>> Split<S, M> {
         let slots = &mut self.slots;
         let filled = pieces.each(|piece| {
             let next = slots.next(chain.next);
-            let flags = piece.chain_flags();
-            mem.set_desc(chain.next, Desc::new(piece.addr, piece.len, flags, next));
+            let desc = Desc::new(piece.addr, piece.len, piece.flags, next);
+            mem.set_desc(chain.next, desc);
             slots.record(chain.next, &piece);
             chain.push(&piece, next);
         });
@@ -249,6 +249,7 @@ impl<S: DerefMut<Target = [Slot]>, M: DerefMut<Target = [Mapped]>> Split<S, M> {
         }
     }
 
+    #[inline(never)]
     fn take_in_order(&mut self, mem: &impl SplitMemory) -> Result<Used, Fault> {
         let batch = match self.batch {
             Some(batch) => batch,

@@ -277,7 +277,7 @@ impl Chain {
         self.last = self.next;
         self.next = next;
         self.count = self.count.wrapping_add(1);
-        if piece.writable {
+        if piece.writable() {
             self.writable = self.writable.saturating_add(piece.len);
         }
     }
@@ -321,7 +321,7 @@ impl From<&Piece> for Mapped {
         Self {
             addr: piece.addr,
             len: piece.len,
-            mapping: match (piece.mapped, piece.writable) {
+            mapping: match (piece.mapped, piece.writable()) {
                 (false, _) => Mapping::Caller,
                 (true, false) => Mapping::ToDevice,
                 (true, true) => Mapping::FromDevice,
