@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def test_pure_file(source: str, tmp_path: Path) -> None:
     """The file's own tests hold."""
     program = tmp_path / "test"
-    subprocess.run(["rustc", "--edition=2021", "--test", "-Dwarnings", "-o", program, ROOT / source], check=True)
+    subprocess.run(["rustc", "--edition=2021", "--test", "-Copt-level=1", "-Cdebug-assertions", "-Dwarnings", "-o", program, ROOT / source], check=True)
     result = subprocess.run([program], capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
     assert " 0 passed" not in result.stdout, "no test ran"

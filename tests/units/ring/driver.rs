@@ -3,7 +3,10 @@
 //! What the tests need of a ring, whichever format it has: the driver's side and a device's.
 
 use crate::ring::{
-    layout::Piece,
+    layout::{
+        desc,
+        Piece, //
+    },
     state::{
         Fault,
         Mapped,
@@ -93,8 +96,11 @@ impl Pieces for Parts {
             visit(Piece {
                 addr,
                 len,
-                writable,
-                last: index + 1 == self.parts.len(),
+                flags: if index + 1 < self.parts.len() {
+                    desc::NEXT
+                } else {
+                    0
+                } | if writable { desc::WRITE } else { 0 },
                 mapped: true,
             });
         }
