@@ -13,6 +13,9 @@ use core::marker::PhantomData;
 /// Bit number of a feature (Virtio 1.4, 2.2), in `0..Features::BITS`.
 pub type FeatureBit = u32;
 
+/// `VIRTIO_F_INDIRECT_DESC`: a buffer may be described in a table of its own (Virtio 1.4, 6).
+pub const RING_INDIRECT_DESC: FeatureBit = 28;
+
 /// `VIRTIO_F_VERSION_1`: the device follows Virtio 1.0 or later (Virtio 1.4, 6).
 pub const VERSION_1: FeatureBit = 32;
 

@@ -12,7 +12,10 @@
 //! 4. `virtio_balloon/sleep.rs`: suspend and hibernation; `snapshot.rs` finds out whether this
 //!    kernel runs out of an image.
 //! 5. `virtio_balloon/migrate.rs`: compaction; `teardown.rs`: removal.
-//! 6. `virtio_balloon/device.rs`: how the driver core gets at all this.
+//! 6. `virtio_balloon/informer.rs`: the second thread, which serves statistics (`stats.rs`), free
+//!    page hints (`hint.rs`) and reports (`report.rs`); `oom.rs` with `restraint.rs`: shortage of
+//!    memory; `poison.rs`.
+//! 7. `virtio_balloon/device.rs`: how the driver core gets at all this.
 //!
 //! `virtio/` is the virtio API below it, `kernel_ext/` wraps what the kernel crate lacks.
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How much memory the kernel can spare.
+//! How much memory the kernel can spare, and what it leaves in free pages.
 //!
 //! C header: `include/linux/mm.h`.
 
@@ -15,4 +15,35 @@ use kernel::bindings;
 pub fn available_pages() -> usize {
     // SAFETY: No requirements.
     usize::try_from(unsafe { bindings::si_mem_available() }).unwrap_or(0)
+}
+
+/// What the kernel fills pages with when it frees them, if it does: each byte of the value.
+///
+/// Zeroes with `init_on_free=1`, the poison pattern with `page_poison=1` on the command line.
+///
+/// # Context
+///
+/// Any; the answer never changes.
+pub fn fill_of_free_pages() -> Option<u8> {
+    // SAFETY: The key is static.
+    if unsafe { is_enabled((&raw const bindings::init_on_free).cast()) } {
+        return Some(0);
+    }
+    #[cfg(CONFIG_PAGE_POISONING)]
+    // SAFETY: The key is static.
+    if unsafe { is_enabled((&raw const bindings::_page_poisoning_enabled).cast()) } {
+        // CAST: A pattern of one byte.
+        return Some(bindings::PAGE_POISON as u8);
+    }
+    None
+}
+
+/// Tells whether a static key is enabled (`static_key_enabled()`).
+///
+/// # Safety
+///
+/// `key` must point to a valid `struct static_key`, or to a structure that consists of one.
+unsafe fn is_enabled(key: *const bindings::static_key) -> bool {
+    // SAFETY: By the requirements above.
+    unsafe { bindings::atomic_read(&raw const (*key).enabled) > 0 }
 }

@@ -4,7 +4,13 @@
 //!
 //! C headers: `include/linux/gfp.h`, `include/linux/mmzone.h`.
 
-use core::ptr::NonNull;
+use core::{
+    mem::ManuallyDrop,
+    ptr::{
+        null_mut,
+        NonNull, //
+    },
+};
 use kernel::{
     bindings,
     page::PAGE_SHIFT, //
@@ -65,3 +71,75 @@ unsafe impl Send for PageBlock {}
 
 // SAFETY: Nothing can be done through a shared reference.
 unsafe impl Sync for PageBlock {}
+
+/// A pile of blocks, which needs no memory of its own.
+///
+/// # Invariants
+///
+/// - `top`, and the `private` field of each block's first page, is the next block's first page or
+///   NULL; all these blocks are owned by the pile.
+/// - `len` is their number.
+pub struct Pile {
+    top: *mut bindings::page,
+    len: usize,
+}
+
+impl Default for Pile {
+    /// Makes an empty pile.
+    fn default() -> Self {
+        // INVARIANT: There are no blocks.
+        Self {
+            top: null_mut(),
+            len: 0,
+        }
+    }
+}
+
+impl Pile {
+    /// Number of blocks.
+    pub fn count(&self) -> usize {
+        self.len
+    }
+
+    /// Puts a block on top.
+    pub fn push(&mut self, block: PageBlock) {
+        let page = ManuallyDrop::new(block).0.as_ptr();
+
+        // SAFETY: The page is ours, and so is the field.
+        unsafe { *next(page) = self.top.expose_provenance() };
+        // INVARIANT: The block passes to the pile and leads to the others.
+        self.top = page;
+        self.len += 1;
+    }
+
+    /// Takes the top block off.
+    pub fn pop(&mut self) -> Option<PageBlock> {
+        let page = NonNull::new(self.top)?;
+        // SAFETY: The page belongs to the pile by the type invariant.
+        let field = unsafe { &mut *next(page.as_ptr()) };
+
+        // INVARIANT: The block passes from the pile to the caller.
+        self.top = core::ptr::with_exposed_provenance_mut(*field);
+        self.len -= 1;
+        *field = 0;
+        Some(PageBlock(page))
+    }
+}
+
+/// The field of a page that its owner may use (`private`).
+fn next(page: *mut bindings::page) -> *mut usize {
+    // SAFETY: Computes an address inside of the structure.
+    unsafe { &raw mut (*page).__bindgen_anon_1.__bindgen_anon_1.private }
+}
+
+impl Drop for Pile {
+    fn drop(&mut self) {
+        while self.pop().is_some() {}
+    }
+}
+
+// SAFETY: Pages belong to no thread.
+unsafe impl Send for Pile {}
+
+// SAFETY: Through a shared reference only the number can be had.
+unsafe impl Sync for Pile {}

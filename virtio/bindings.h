@@ -6,6 +6,8 @@
  * already comes from kernel::bindings, so that the types unify.
  */
 #include <linux/balloon.h>
+#include <linux/oom.h>
+#include <linux/page_reporting.h>
 #include <linux/virtio.h>
 #include <linux/virtio_balloon.h>
 #include <linux/virtio_config.h>

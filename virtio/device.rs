@@ -6,12 +6,16 @@
 
 use super::{
     bindings,
-    endian::Le32, //
+    endian::{
+        ByteOrder,
+        Le32, //
+    }, //
 };
 use crate::config::{
     FeatureBit,
     Features,
-    Field, //
+    Field,
+    VERSION_1, //
 };
 
 use core::{
@@ -61,6 +65,14 @@ impl<Ctx: device::DeviceContext> Device<Ctx> {
         // SAFETY: By the type invariant. Both members of the union are plain words, and they change
         // only during probe and restore, when the core calls no other callback of the driver.
         Features::from_words(unsafe { (*self.as_raw()).__bindgen_anon_1.features_array })
+    }
+
+    /// The byte order of buffers whose order depends on the kind of interface.
+    pub fn byte_order(&self) -> ByteOrder {
+        match self.features().has(VERSION_1) {
+            true => ByteOrder::Little,
+            false => ByteOrder::Native,
+        }
     }
 }
 

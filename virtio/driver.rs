@@ -22,7 +22,10 @@ use crate::{
 
 use core::{
     marker::PhantomData,
-    mem::offset_of,
+    mem::{
+        offset_of,
+        replace, //
+    },
     pin::Pin, //
 };
 use kernel::{
@@ -50,7 +53,7 @@ use kernel::{
 /// any of the others while the device is live, and at last [`unbind`](Self::unbind). The driver's
 /// data is dropped after that.
 ///
-/// [`thread`](Self::thread) runs beside them in a thread of its own that exists from the time the
+/// [`thread`](Self::thread) runs beside them in threads of its own that exist from the time the
 /// device is live until just before `unbind`.
 #[vtable]
 pub trait Driver {
@@ -63,8 +66,9 @@ pub trait Driver {
     /// The features that the driver can use, beside those of the transport and of the rings.
     const FEATURES: &'static [FeatureBit];
 
-    /// The name of the driver's thread, to which `/<device>` is appended.
-    const THREAD_NAME: &'static CStr;
+    /// The names of the driver's threads, to which `/<device>` is appended; at most
+    /// [`MAX_THREADS`].
+    const THREADS: &'static [&'static CStr];
 
     /// Looks at the features that both sides know, and declines those it must.
     ///
@@ -82,26 +86,32 @@ pub trait Driver {
         dev: &'bound Device<Core<'_>>,
     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound;
 
-    /// The work of the driver; returns when [`kthread::Current::should_stop`] says so.
+    /// The work of thread number `which` of [`Self::THREADS`]; returns when
+    /// [`kthread::Current::should_stop`] says so.
     ///
     /// # Context
     ///
     /// A thread of its own, may sleep. The PM core freezes it where it waits freezably
     /// ([`WaitQueue`](crate::kernel_ext::wait::WaitQueue)).
-    fn thread(dev: &Device<Bound>, data: Pin<&Self::Data<'_>>, current: &kthread::Current);
+    fn thread(
+        dev: &Device<Bound>,
+        data: Pin<&Self::Data<'_>>,
+        current: &kthread::Current,
+        which: usize,
+    );
 
     /// Gives the device up. All queues must be gone when it returns.
     ///
     /// # Context
     ///
-    /// May sleep; the driver's thread has ended.
+    /// May sleep; the driver's threads have ended.
     fn unbind(dev: &Device<Core<'_>>, data: Pin<&Self::Data<'_>>);
 
     /// Makes the device stop, for a reboot, a power-off or a new kernel.
     ///
     /// # Context
     ///
-    /// May sleep; the driver's thread may be frozen, so do not wait for it.
+    /// May sleep; the driver's threads may be frozen, so do not wait for them.
     fn shutdown(dev: &Device<Core<'_>>, data: Pin<&Self::Data<'_>>);
 
     /// The device configuration changed, perhaps.
@@ -154,13 +164,16 @@ pub trait Driver {
     fn sleep(dev: &Device<Core<'_>>, data: Pin<&Self::Data<'_>>, phase: Phase) -> Result;
 }
 
-/// What a bound device carries: the driver's data and its thread.
+/// The most threads that a driver can have.
+pub const MAX_THREADS: usize = 2;
+
+/// What a bound device carries: the driver's data and its threads.
 #[pin_data]
 pub struct Bundle<D> {
     #[pin]
     data: D,
     #[pin]
-    thread: Mutex<Option<kthread::Thread>>,
+    threads: Mutex<KVec<kthread::Thread>>,
 }
 
 impl<D> Bundle<D> {
@@ -280,19 +293,32 @@ impl<T: Driver> Adapter<T> {
         from_result(|| {
             dev.as_ref().set_drvdata(try_pin_init!(Bundle {
                 data <- T::probe(dev),
-                thread <- new_mutex!(None),
+                threads <- new_mutex!(KVec::new()),
             }? Error))?;
 
             // SAFETY: The data was stored just now.
             let (dev, bundle) = unsafe { Self::core(vdev) };
-            let name = dev.as_ref().name();
-            // SAFETY: The thread is stopped in `remove_callback`, while the device is still bound.
-            let thread = unsafe {
-                kthread::Thread::new(Self::thread_main, vdev.cast(), T::THREAD_NAME, name)
-            };
-            *bundle.thread.lock() = Some(thread.inspect_err(|_| T::unbind(dev, bundle.data()))?);
+            let threads = Self::make_threads(dev).inspect_err(|_| T::unbind(dev, bundle.data()))?;
+
+            *bundle.threads.lock() = threads;
             Ok(0)
         })
+    }
+
+    /// Creates the driver's threads, which do not run yet.
+    fn make_threads(dev: &Device<CoreInternal<'_>>) -> Result<KVec<kthread::Thread>> {
+        let mut threads = KVec::with_capacity(T::THREADS.len(), GFP_KERNEL)?;
+
+        for (name, main) in T::THREADS.iter().zip(Self::THREAD_MAIN) {
+            // SAFETY: The thread is stopped in `remove_callback`, while the device is still bound,
+            // or right here if another one cannot be made.
+            let thread = unsafe {
+                kthread::Thread::new(main, dev.as_raw().cast(), name, dev.as_ref().name())
+            };
+
+            threads.push(thread?, GFP_KERNEL)?;
+        }
+        Ok(threads)
     }
 
     /// # Safety
@@ -302,23 +328,26 @@ impl<T: Driver> Adapter<T> {
         // SAFETY: By the requirements above.
         let (_, bundle) = unsafe { Self::core(vdev) };
 
-        let thread = bundle.thread.lock();
-        if let Some(thread) = &*thread {
+        for thread in bundle.threads.lock().iter() {
             thread.start();
         }
     }
 
     /// # Safety
     ///
-    /// Called only as the thread that `probe_callback` made, with the device as its argument.
-    unsafe extern "C" fn thread_main(arg: *mut c_void) -> c_int {
+    /// Called only as a thread that `make_threads` made, with the device as its argument.
+    unsafe extern "C" fn thread_main<const WHICH: usize>(arg: *mut c_void) -> c_int {
         kthread::Current::enter(|current| {
             // SAFETY: `remove_callback` waits for this thread before the driver is unbound.
             unsafe {
-                Self::with_bound(arg.cast(), |dev, data| T::thread(dev, data, current));
+                Self::with_bound(arg.cast(), |dev, data| T::thread(dev, data, current, WHICH));
             }
         })
     }
+
+    /// The bodies of the threads, by number.
+    const THREAD_MAIN: [unsafe extern "C" fn(*mut c_void) -> c_int; MAX_THREADS] =
+        [Self::thread_main::<0>, Self::thread_main::<1>];
 
     /// # Safety
     ///
@@ -326,9 +355,9 @@ impl<T: Driver> Adapter<T> {
     unsafe extern "C" fn remove_callback(vdev: *mut bindings::virtio_device) {
         // SAFETY: By the requirements above.
         let (dev, bundle) = unsafe { Self::core(vdev) };
-        let thread = bundle.thread.lock().take();
+        let threads = replace(&mut *bundle.threads.lock(), KVec::new());
 
-        drop(thread);
+        drop(threads);
         T::unbind(dev, bundle.data());
     }
 

@@ -61,3 +61,39 @@ mod bytes {
     // SAFETY: As above.
     unsafe impl AsBytes for Le64 {}
 }
+
+/// The byte order of a device's buffers where the specification leaves it to the kind of interface
+/// (Virtio 1.4, 2.5.3 and the legacy sections of chapter 5).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ByteOrder {
+    /// Little-endian: devices with `VERSION_1`.
+    Little,
+    /// That of the CPU: legacy devices.
+    Native,
+}
+
+impl ByteOrder {
+    /// The bytes of a 16-bit integer as the device wants them.
+    pub const fn bytes_of_u16(self, value: u16) -> [u8; 2] {
+        match self {
+            Self::Little => value.to_le_bytes(),
+            Self::Native => value.to_ne_bytes(),
+        }
+    }
+
+    /// The bytes of a 32-bit integer as the device wants them.
+    pub const fn bytes_of_u32(self, value: u32) -> [u8; 4] {
+        match self {
+            Self::Little => value.to_le_bytes(),
+            Self::Native => value.to_ne_bytes(),
+        }
+    }
+
+    /// The bytes of a 64-bit integer as the device wants them.
+    pub const fn bytes_of_u64(self, value: u64) -> [u8; 8] {
+        match self {
+            Self::Little => value.to_le_bytes(),
+            Self::Native => value.to_ne_bytes(),
+        }
+    }
+}

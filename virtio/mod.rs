@@ -32,6 +32,9 @@ pub mod queue;
 pub use self::{
     device::Device,
     driver::Driver,
-    endian::Le32,
+    endian::{
+        ByteOrder,
+        Le32, //
+    },
     id::DeviceId, //
 };

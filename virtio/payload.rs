@@ -6,7 +6,10 @@
 //! [`Writable`]. So a driver composes payloads without any `unsafe`.
 
 use super::bindings;
-use crate::kernel_ext::page_block::PageBlock;
+use crate::kernel_ext::{
+    page_block::PageBlock,
+    page_reporting, //
+};
 
 use core::{
     marker::PhantomData,
@@ -71,6 +74,12 @@ impl<'p> From<&'p mut PageBlock> for Writable<'p> {
     }
 }
 
+impl<'p> From<&'p mut page_reporting::Pages> for Writable<'p> {
+    fn from(pages: &'p mut page_reporting::Pages) -> Self {
+        Self(Memory::List(pages.as_raw()), PhantomData)
+    }
+}
+
 /// Where memory is, as the constructors of [`Readable`] and [`Writable`] know it to be valid.
 enum Memory {
     Nothing,
@@ -78,15 +87,18 @@ enum Memory {
     Slab(*const c_void, u32),
     /// The first one of contiguous pages, and their length in bytes.
     Pages(*mut bindings::page, u32),
+    /// What a scatter list names.
+    List(*mut bindings::scatterlist),
 }
 
 impl Memory {
-    /// Prepares a scatter list with one entry, or none.
+    /// Prepares a scatter list for it.
     fn list(&self) -> List {
         let mut entry = MaybeUninit::<bindings::scatterlist>::zeroed();
 
         match *self {
-            Self::Nothing => return List { entry, used: false },
+            Self::Nothing => return List::None,
+            Self::List(list) => return List::Other(list),
             Self::Slab(data, len) => {
                 // SAFETY: `data` is `len` long and from kmalloc, as `sg_init_one` demands.
                 unsafe { bindings::sg_init_one(entry.as_mut_ptr(), data, len) };
@@ -102,20 +114,25 @@ impl Memory {
                 }
             }
         }
-        List { entry, used: true }
+        List::One(entry)
     }
 }
 
-/// A scatter list of one entry, for the time of one call of the ring.
-pub(super) struct List {
-    entry: MaybeUninit<bindings::scatterlist>,
-    used: bool,
+/// A scatter list for the time of one call of the ring.
+pub(super) enum List {
+    None,
+    One(MaybeUninit<bindings::scatterlist>),
+    Other(*mut bindings::scatterlist),
 }
 
 impl List {
     /// The list for C, or `None` if there is no memory in it.
     pub(super) fn as_raw(&mut self) -> Option<*mut bindings::scatterlist> {
-        self.used.then_some(self.entry.as_mut_ptr())
+        match self {
+            Self::None => None,
+            Self::One(entry) => Some(entry.as_mut_ptr()),
+            Self::Other(list) => Some(*list),
+        }
     }
 }
 

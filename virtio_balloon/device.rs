@@ -4,22 +4,37 @@
 
 use super::{
     engine::Engine,
+    informer::Informer,
     layout::{
+        DEFLATE,
+        DEFLATE_ON_OOM,
+        FREE_PAGE_HINT,
+        INFLATE,
         MUST_TELL_HOST,
-        NUM_PAGES, //
+        NUM_PAGES,
+        PAGE_POISON,
+        PAGE_REPORTING,
+        STATS,
+        STATS_VQ, //
     },
+    oom, poison,
+    queues::DeviceQueues,
+    report,
     shared::{
         Listener,
+        Reason,
         Shared, //
     },
 };
 use crate::{
     config::{
         FeatureBit,
-        ACCESS_PLATFORM, //
+        ACCESS_PLATFORM,
+        RING_INDIRECT_DESC, //
     },
     kernel_ext::{
         kthread,
+        oom_notifier::OomNotifier,
         pm_notifier::PmNotifier, //
     },
     virtio::{
@@ -41,7 +56,8 @@ use kernel::{
     },
     prelude::*,
     str::CString,
-    sync::Arc, //
+    sync::Arc,
+    time::Instant, //
 };
 
 /// The balloon driver.
@@ -55,6 +71,9 @@ pub(crate) struct Balloon<'a> {
     dir: Dir,
     #[pin]
     _listener: PmNotifier<Listener>,
+    _oom: Option<Pin<KBox<OomNotifier<oom::Listener>>>>,
+    #[pin]
+    informer: Informer<'a>,
     #[pin]
     engine: Engine<'a>,
 }
@@ -67,17 +86,42 @@ impl<'a> Balloon<'a> {
             dev.read(&NUM_PAGES).inspect_err(|_| {
                 dev_err!(dev, "the device has no configuration space\n");
             })?;
-            let shared = Shared::new()?;
+            let shared = Shared::new(dev.as_ref())?;
             let name = dev.as_ref().name();
             let dir = Dir::new(&CString::try_from_fmt(fmt!("virtio_balloon-{name}"))?);
 
+            let queues = DeviceQueues::new(dev)?;
+            poison::announce(dev);
+            let oom = match dev.features().has(DEFLATE_ON_OOM) {
+                true => Some(oom::Listener::register(shared.clone())?),
+                false => None,
+            };
+
             Ok(try_pin_init!(Self {
-                engine <- Engine::new(dev, shared.clone()),
+                engine <- Engine::new(dev, shared.clone(), queues.pages),
+                informer <- Informer::new(dev, shared.clone(), queues.info),
+                _oom: oom,
                 _listener <- PmNotifier::new(Listener(shared.clone())),
                 dir,
                 _state <- dir.read_callback_file(c"state", shared, &|shared, f| shared.show(f)),
             }? Error))
         })
+    }
+
+    /// Takes the device into use again after it was reset.
+    ///
+    /// # Errors
+    ///
+    /// As for [`DeviceQueues::new`].
+    fn reconnect(&self) -> Result {
+        let start = Instant::now();
+        let dev = self.engine.dev;
+        let queues = DeviceQueues::new(dev)?;
+
+        poison::announce(dev);
+        self.informer.connect(queues.info)?;
+        self.engine.reconnect(queues.pages, start);
+        Ok(())
     }
 }
 
@@ -86,12 +130,23 @@ impl Driver for BalloonDriver {
     type Data<'bound> = Balloon<'bound>;
 
     const ID_TABLE: IdTable = &crate::ID_TABLE;
-    const FEATURES: &'static [FeatureBit] = &[MUST_TELL_HOST];
-    const THREAD_NAME: &'static CStr = c"vballoon";
+    const FEATURES: &'static [FeatureBit] = &[
+        MUST_TELL_HOST,
+        STATS_VQ,
+        DEFLATE_ON_OOM,
+        FREE_PAGE_HINT,
+        PAGE_POISON,
+        PAGE_REPORTING,
+    ];
+    const THREADS: &'static [&'static CStr] = &[c"vballoon", c"vballoon-info"];
 
     fn validate(dev: &Device<Core<'_>>) -> Result {
         // Page numbers are physical; the specification has no way to translate them.
         dev.decline(ACCESS_PLATFORM);
+        // As the C driver does: no need for memory to make a long list available.
+        dev.decline(RING_INDIRECT_DESC);
+        let fills_unannounced = poison::validate(dev);
+        report::validate(dev, fills_unannounced);
         Ok(())
     }
 
@@ -101,12 +156,21 @@ impl Driver for BalloonDriver {
         Balloon::new(dev)
     }
 
-    fn thread(_dev: &Device<Bound>, data: Pin<&Balloon<'_>>, current: &kthread::Current) {
-        data.engine.serve(current);
+    fn thread(
+        _dev: &Device<Bound>,
+        data: Pin<&Balloon<'_>>,
+        current: &kthread::Current,
+        which: usize,
+    ) {
+        match which {
+            0 => data.engine.serve(current),
+            _ => data.informer.serve(current),
+        }
     }
 
     fn unbind(_dev: &Device<Core<'_>>, data: Pin<&Balloon<'_>>) {
         data.engine.end();
+        data.informer.disconnect();
     }
 
     fn shutdown(_dev: &Device<Core<'_>>, data: Pin<&Balloon<'_>>) {
@@ -115,22 +179,33 @@ impl Driver for BalloonDriver {
 
     fn config_changed(_dev: &Device<Bound>, data: Pin<&Balloon<'_>>) {
         data.engine.shared.wake_for_config();
+        data.engine.shared.info.ring();
     }
 
-    fn notified(_dev: &Device<Bound>, data: Pin<&Balloon<'_>>, _place: usize) {
-        data.engine.shared.wake();
+    fn notified(_dev: &Device<Bound>, data: Pin<&Balloon<'_>>, place: usize) {
+        match place {
+            INFLATE | DEFLATE => data.engine.shared.wake(),
+            STATS => {
+                data.engine.shared.wakeup.begin(Reason::STATISTICS);
+                data.engine.shared.info.ring();
+            }
+            _ => data.engine.shared.info.ring(),
+        }
     }
 
     fn freeze(_dev: &Device<Core<'_>>, data: Pin<&Balloon<'_>>) -> Result {
         data.engine.disconnect();
+        data.informer.disconnect();
         Ok(())
     }
 
     fn restore(_dev: &Device<Core<'_>>, data: Pin<&Balloon<'_>>) -> Result {
-        data.engine.reconnect()
+        data.reconnect()
     }
 
     fn sleep(_dev: &Device<Core<'_>>, data: Pin<&Balloon<'_>>, phase: Phase) -> Result {
-        data.engine.sleep(phase)
+        data.engine.sleep(phase)?;
+        data.engine.shared.info.ring();
+        Ok(())
     }
 }

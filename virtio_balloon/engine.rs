@@ -15,6 +15,7 @@
 use super::{
     layout::{
         ACTUAL,
+        DEFLATE_ON_OOM,
         PER_PAGE,
         REQUEST_PAGES, //
     },
@@ -126,15 +127,15 @@ impl<'a> Engine<'a> {
     ///
     /// # Errors
     ///
-    /// `ENOMEM`, or what [`PageQueues::new`] says.
+    /// `ENOMEM`.
     pub(super) fn new(
         dev: &'a Device<Bound>,
         shared: Arc<Shared>,
+        queues: PageQueues<'a>,
     ) -> impl PinInit<Self, Error> + use<'a> {
         pin_init::pin_init_scope(move || {
             let requests = Requests::new()?;
             let detector = Detector::new()?;
-            let queues = PageQueues::new(dev)?;
             let state = State {
                 phase: Phase::Running,
                 queues: Some(queues),
@@ -155,7 +156,7 @@ impl<'a> Engine<'a> {
                 shared,
                 growing: Atomic::new(false),
                 detector,
-                pages <- PageList::new(true),
+                pages <- PageList::new(!dev.features().has(DEFLATE_ON_OOM)),
                 state <- new_mutex!(state),
             }? Error))
         })

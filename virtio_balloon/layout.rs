@@ -10,12 +10,30 @@ use crate::{
     virtio::Le32, //
 };
 
-use kernel::page::PAGE_SHIFT;
+use kernel::{
+    page::PAGE_SHIFT,
+    prelude::*, //
+};
 
 /// The device must be told before a page that was inflated is used again.
 ///
 /// We always wait for the answer to a deflation, so accepting it costs nothing.
 pub(super) const MUST_TELL_HOST: FeatureBit = 0;
+
+/// The device asks for statistics of the memory.
+pub(super) const STATS_VQ: FeatureBit = 1;
+
+/// Pages may leave the balloon when the system runs out of memory.
+pub(super) const DEFLATE_ON_OOM: FeatureBit = 2;
+
+/// The device wants hints at free pages when it commands so.
+pub(super) const FREE_PAGE_HINT: FeatureBit = 3;
+
+/// Pages that the kernel frees hold a pattern that the device gets to know.
+pub(super) const PAGE_POISON: FeatureBit = 4;
+
+/// The device wants to know of free pages.
+pub(super) const PAGE_REPORTING: FeatureBit = 5;
 
 /// Number of pages the device wants in the balloon, in balloon pages; written by the device.
 ///
@@ -25,14 +43,49 @@ pub(super) const NUM_PAGES: Field<Le32> = Field::new(0);
 /// Number of pages in the balloon, in balloon pages; written by the driver.
 pub(super) const ACTUAL: Field<Le32> = Field::new(4);
 
-/// Number of the queue for pages that enter the balloon.
+/// What the device wants to be done about free page hints; written by the device.
+pub(super) const COMMAND_ID: Field<Le32> = Field::gated(8, FREE_PAGE_HINT);
+
+/// What the pages that the kernel frees are filled with; written by the driver, before the device
+/// is live.
+pub(super) const POISON_VAL: Field<Le32> = Field::gated(12, PAGE_POISON);
+
+/// Place of the queue for pages that enter the balloon.
 pub(super) const INFLATE: usize = 0;
 
-/// Number of the queue for pages that leave it.
+/// Place of the queue for pages that leave it.
 pub(super) const DEFLATE: usize = 1;
 
-/// The queues as `/proc/interrupts` names them, by number.
-pub(super) const QUEUE_NAMES: [&kernel::str::CStr; 2] = [c"inflate", c"deflate"];
+/// Place of the queue for statistics.
+pub(super) const STATS: usize = 2;
+
+/// Place of the queue for free page hints.
+pub(super) const HINTS: usize = 3;
+
+/// Place of the queue for reports of free pages.
+pub(super) const REPORTS: usize = 4;
+
+/// The queues by place: their names in `/proc/interrupts`, and the features without which they do
+/// not exist.
+///
+/// The numbers on the device are those of the queues that do exist, without gaps: that is what
+/// deployed devices do, whatever the specification says (Virtio 1.4, 5.5.2). They count the queues
+/// of all features that they offer, so a feature with a queue must be accepted unless all queues
+/// behind it are done without, too.
+pub(super) const QUEUES: [(&CStr, Option<FeatureBit>); 5] = [
+    (c"inflate", None),
+    (c"deflate", None),
+    (c"stats", Some(STATS_VQ)),
+    (c"hints", Some(FREE_PAGE_HINT)),
+    (c"reports", Some(PAGE_REPORTING)),
+];
+
+/// One statistic on the wire: a tag in bytes 0..2 and its value in 2..10, not aligned, in the byte
+/// order of the device (Virtio 1.4, 5.5.6.3).
+pub(super) type Statistic = [u8; 10];
+
+/// The most statistics in one buffer.
+pub(super) const STATISTICS: usize = 16;
 
 /// Size of a balloon page, the unit of page numbers and counts on the wire: 4096 bytes.
 const BALLOON_PAGE_SHIFT: usize = 12;

@@ -6,14 +6,21 @@
 
 mod device;
 mod engine;
+mod hint;
+mod informer;
 mod ladder;
 mod layout;
 mod migrate;
+mod oom;
+mod poison;
 mod queues;
+mod report;
 mod requests;
+mod restraint;
 mod shared;
 mod sleep;
 mod snapshot;
+mod stats;
 mod teardown;
 mod thread;
 

@@ -3,15 +3,21 @@
 //! The queues of the device (Virtio 1.4, 5.5.2), with what each of them carries.
 
 use super::{
+    hint,
     layout::{
         DEFLATE,
+        HINTS,
         INFLATE,
-        QUEUE_NAMES, //
+        QUEUES,
+        REPORTS,
+        STATS, //
     },
+    report,
     requests::{
         Kind,
         Request, //
     },
+    stats, //
 };
 use crate::{
     balloon::BalloonDriver,
@@ -30,6 +36,55 @@ use kernel::{
     prelude::*, //
 };
 
+/// All queues of one device, by who uses them.
+pub(super) struct DeviceQueues<'a> {
+    pub(super) pages: PageQueues<'a>,
+    pub(super) info: InfoQueues<'a>,
+}
+
+impl<'a> DeviceQueues<'a> {
+    /// Creates the queues of a device that is not live.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Queues::new`].
+    pub(super) fn new(dev: &'a Device<Bound>) -> Result<Self> {
+        let features = dev.features();
+        let names = QUEUES.map(|(name, feature)| {
+            let exists = feature.is_none_or(|bit| features.has(bit));
+
+            exists.then_some(name)
+        });
+        let mut queues = Queues::new::<BalloonDriver>(dev, &names)?;
+
+        Ok(Self {
+            pages: PageQueues {
+                inflate: queues.take(INFLATE).ok_or(ENOENT)?,
+                deflate: queues.take(DEFLATE).ok_or(ENOENT)?,
+                unnoticed: [0; 2],
+            },
+            info: InfoQueues {
+                stats: queues.take(STATS),
+                hints: queues.take(HINTS),
+                reports: queues.take(REPORTS),
+            },
+        })
+    }
+}
+
+/// The queues through which the device learns about the memory, where it has them.
+pub(super) struct InfoQueues<'a> {
+    pub(super) stats: Option<Queue<'a, stats::Buffer>>,
+    pub(super) hints: Option<HintQueue<'a>>,
+    pub(super) reports: Option<ReportQueue<'a>>,
+}
+
+/// The queue for free page hints.
+pub(super) type HintQueue<'a> = Queue<'a, hint::Hint>;
+
+/// The queue for reports of free pages.
+pub(super) type ReportQueue<'a> = Queue<'a, report::Report>;
+
 /// The two queues through which pages enter and leave the balloon.
 pub(super) struct PageQueues<'a> {
     inflate: Queue<'a, Request>,
@@ -39,21 +94,6 @@ pub(super) struct PageQueues<'a> {
 }
 
 impl<'a> PageQueues<'a> {
-    /// Creates the queues of a device that is not live.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Queues::new`].
-    pub(super) fn new(dev: &'a Device<Bound>) -> Result<Self> {
-        let mut queues = Queues::new::<BalloonDriver>(dev, &QUEUE_NAMES.map(Some))?;
-
-        Ok(Self {
-            inflate: queues.take(INFLATE).ok_or(ENOENT)?,
-            deflate: queues.take(DEFLATE).ok_or(ENOENT)?,
-            unnoticed: [0; 2],
-        })
-    }
-
     /// Makes a request available, without notifying the device.
     ///
     /// # Errors

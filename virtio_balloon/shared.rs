@@ -2,7 +2,13 @@
 
 //! What can be seen and said without the lock of the engine: events, orders, counters, debugfs.
 
-use super::layout::PER_PAGE;
+use super::{
+    hint::Store,
+    informer::Bell,
+    layout::PER_PAGE,
+    oom::Cap,
+    report::LetterBox, //
+};
 use crate::kernel_ext::{
     pm_notifier::{
         self,
@@ -13,9 +19,11 @@ use crate::kernel_ext::{
         Mode,
         WaitQueue, //
     },
+    wakeup::Wakeup, //
 };
 
 use kernel::{
+    device::Device,
     fmt,
     num::casts::usize_as_u64,
     prelude::*,
@@ -72,6 +80,12 @@ pub(super) struct Figures {
     pub(super) returned: Counter,
     pub(super) migrated: Counter,
     pub(super) alloc_failures: Counter,
+    pub(super) statistics: Counter,
+    pub(super) shortages: Counter,
+    pub(super) hint_rounds: Counter,
+    pub(super) hinted: Counter,
+    pub(super) reports: Counter,
+    pub(super) reported: Counter,
     pub(super) broken: Counter,
     pub(super) frozen: Counter,
     pub(super) transition: Counter,
@@ -133,12 +147,31 @@ pub(super) struct Shared {
     pause: Atomic<bool>,
     /// The driver is being unbound.
     ended: Atomic<bool>,
+    pub(super) wakeup: Wakeup,
+    #[pin]
+    pub(super) cap: Cap,
+    #[pin]
+    pub(super) info: Bell,
+    #[pin]
+    pub(super) hints: Store,
+    #[pin]
+    pub(super) reports: LetterBox,
     pub(super) figures: Figures,
 }
 
+/// Why the system should not go to sleep, if user space wants to know.
+pub(super) struct Reason;
+
+impl Reason {
+    /// The balloon may not have the size that the device wants.
+    pub(super) const ADJUSTMENT: u32 = 1;
+    /// The device asks for statistics.
+    pub(super) const STATISTICS: u32 = 2;
+}
+
 impl Shared {
-    /// Creates the shared state of one balloon.
-    pub(super) fn new() -> Result<Arc<Self>> {
+    /// Creates the shared state of the balloon of `dev`.
+    pub(super) fn new(dev: &Device) -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
                 queue <- new_wait_queue!("virtio_balloon"),
@@ -147,6 +180,11 @@ impl Shared {
                 hold_at_zero: Atomic::new(false),
                 pause: Atomic::new(false),
                 ended: Atomic::new(false),
+                wakeup: Wakeup::new(dev),
+                cap <- Cap::new(),
+                info <- Bell::new(),
+                hints <- Store::new(),
+                reports <- LetterBox::new(),
                 figures: Figures::default(),
             }),
             GFP_KERNEL,
@@ -165,8 +203,20 @@ impl Shared {
 
     /// As [`Self::wake`], because the device configuration changed.
     pub(super) fn wake_for_config(&self) {
+        self.wakeup.begin(Reason::ADJUSTMENT);
         self.config_event.store(true, Release);
         self.wake();
+    }
+
+    /// The thread has nothing to do at present.
+    pub(super) fn rest(&self) {
+        if self.figures.in_flight.get() == 0 {
+            self.wakeup.end(Reason::ADJUSTMENT);
+        }
+        // An event may have come meanwhile.
+        if self.config_event.load(Acquire) {
+            self.wakeup.begin(Reason::ADJUSTMENT);
+        }
     }
 
     /// Tells whether the device configuration changed since the last call.
@@ -199,10 +249,20 @@ impl Shared {
         self.pause.load(Acquire)
     }
 
+    /// Whether a sleep transition of any kind is under way.
+    pub(super) fn is_asleep(&self) -> bool {
+        self.is_paused() || self.must_be_empty()
+    }
+
     /// Says that the driver is being unbound: nobody need wait for the thread any more.
     pub(super) fn end(&self) {
         self.ended.store(true, Release);
         self.wake();
+    }
+
+    /// Whether the driver is being unbound.
+    pub(super) fn is_ended(&self) -> bool {
+        self.ended.load(Acquire)
     }
 
     /// Makes all waiters but an idle thread look at their conditions.
@@ -213,7 +273,7 @@ impl Shared {
     /// Waits until the device has agreed that the balloon is empty, or makes no progress.
     fn wait_until_empty(&self) {
         let figures = &self.figures;
-        let ended = || self.ended.load(Acquire);
+        let ended = || self.is_ended();
         let empty = || figures.held.get() + figures.in_flight.get() + figures.actual.get() == 0;
 
         while !empty() && !ended() {
@@ -249,6 +309,13 @@ impl Shared {
         writeln!(f, "returned_total: {}", pages(&x.returned))?;
         writeln!(f, "migrated_total: {}", pages(&x.migrated))?;
         writeln!(f, "alloc_failures: {}", x.alloc_failures.get())?;
+        writeln!(f, "statistics: {}", x.statistics.get())?;
+        writeln!(f, "shortages: {}", x.shortages.get())?;
+        writeln!(f, "hint_rounds: {}", x.hint_rounds.get())?;
+        writeln!(f, "hinted_blocks: {}", x.hinted.get())?;
+        writeln!(f, "hint_blocks_kept: {}", self.hints.kept())?;
+        writeln!(f, "reports: {}", x.reports.get())?;
+        writeln!(f, "reported_blocks: {}", x.reported.get())?;
         writeln!(f, "broken: {}", x.broken.get())?;
         writeln!(f, "phase: {phase}")?;
         writeln!(f, "last_transition: {transition}")?;
@@ -274,6 +341,10 @@ impl pm_notifier::Handler for Listener {
             Event::PostRestore => shared.hold_at_zero.store(false, Release),
         }
         shared.wake();
+        shared.info.ring();
+        if shared.is_asleep() {
+            shared.end_reports();
+        }
         if event == Event::RestorePrepare {
             shared.wait_until_empty();
         }

@@ -96,14 +96,8 @@ impl<'a> Engine<'a> {
         self.figures().freeze_ns.add_elapsed(start);
     }
 
-    /// Creates the queues again on a device that was reset.
-    ///
-    /// # Errors
-    ///
-    /// As for [`PageQueues::new`].
-    pub(super) fn reconnect(&self) -> Result {
-        let start = Instant::<Monotonic>::now();
-        let queues = PageQueues::new(self.dev)?;
+    /// Takes over the queues of a device that was reset.
+    pub(super) fn reconnect(&self, queues: PageQueues<'a>, start: Instant<Monotonic>) {
         let mut st = self.state.lock();
         let figures = self.figures();
 
@@ -115,7 +109,6 @@ impl<'a> Engine<'a> {
             counter.set(0);
             counter.add_elapsed(start);
         }
-        Ok(())
     }
 
     /// Goes on with the pages that were there before.

@@ -185,6 +185,7 @@ impl<'a> Engine<'a> {
             // A large balloon must not keep others from running.
             might_sleep();
             if let Next::Wait(timeout) = self.step(&mut worker) {
+                self.shared.rest();
                 self.shared.wait(Mode::Freezable, timeout, || {
                     self.shared.take_event() || current.should_stop()
                 });
@@ -247,7 +248,7 @@ impl<'a> Engine<'a> {
         }
         if held == target {
             worker.backoff.succeed();
-            return Next::Wait(None);
+            return Next::Wait(self.shared.cap.left());
         }
         if !st.requests.has_idle() {
             return Next::Wait(None);
@@ -308,7 +309,7 @@ impl<'a> Engine<'a> {
         self.figures().target.set_pages(wanted);
         match st.drain || self.shared.must_be_empty() {
             true => 0,
-            false => wanted,
+            false => wanted.min(self.shared.cap.get()),
         }
     }
 

@@ -22,6 +22,9 @@ from .ring import Buffer, PackedRing, Ring, RingError, SplitRing
 from .vhost_user import BACKEND_CONFIG_CHANGE, F_PROTOCOL_FEATURES, PROTOCOL_FEATURES, Message, Request, receive, reply, tell
 
 RING_PACKED = 34
+REQUIRED = 2
+"""Queues that every driver uses."""
+
 POLL_SECONDS = 0.1
 """How often the rings are looked at without a notification."""
 
@@ -118,8 +121,8 @@ class Backend:
 
     @property
     def live(self) -> bool:
-        """Whether there is a driver that has set DRIVER_OK."""
-        return all(queue.ring for queue in self.queues)
+        """Whether there is a driver that has set DRIVER_OK; it need not use all queues."""
+        return all(queue.ring for queue in self.queues[:REQUIRED])
 
     def page(self, pfn: int) -> memoryview:
         """The contents of a page of the guest. Raises BadAddress."""
@@ -231,6 +234,7 @@ class Backend:
 
     def _start(self, index: int, kick: int | None) -> None:
         queue = self.queues[index]
+        was_live = self.live
         make = PackedRing if self._features >> RING_PACKED & 1 else SplitRing
         try:
             queue.ring = make(self._memory, queue.size, *queue.addresses, queue.base)
@@ -241,8 +245,9 @@ class Backend:
         if kick is not None:
             os.set_blocking(kick, False)
             self._selector.register(kick, selectors.EVENT_READ, index)
-        if self.live:
+        if self.live and not was_live:
             self._device.started(self._features)
+        if self.live:
             for number in range(len(self.queues)):
                 self._look(number)
 
@@ -254,7 +259,7 @@ class Backend:
             os.close(queue.kick)
             queue.kick = None
         queue.ring = None
-        if was_live:
+        if was_live and not self.live:
             self._device.stopped()
 
     def _disconnect(self) -> None:

@@ -21,13 +21,19 @@ from typing import Self
 from .backend import RING_PACKED, Backend
 from .memory import PAGE
 from .ring import Buffer
+from .services import Hints, Reports, Service, Statistics
 
 INFLATE, DEFLATE = 0, 1
 QUEUES = ("inflate", "deflate")
 MUST_TELL_HOST = 1 << 0
+STATS_VQ = 1 << 1
+DEFLATE_ON_OOM = 1 << 2
+FREE_PAGE_HINT = 1 << 3
+PAGE_POISON = 1 << 4
+REPORTING = 1 << 5
 VERSION_1 = 1 << 32
 CONFIG_SIZE = 16
-ACTUAL_OFFSET = 4
+ACTUAL_OFFSET, POISON_OFFSET = 4, 12
 SCRIBBLE = b"\xa5balloon" * (PAGE // 8)
 
 
@@ -62,6 +68,13 @@ class BalloonDevice:
         """`features` are the bits offered beside VERSION_1 and RING_PACKED."""
         self.packed = packed
         self.offered = features | VERSION_1 | (1 << RING_PACKED if packed else 0)
+        self.stats, self.hints, self.reports = Statistics(self), Hints(self), Reports(self)
+        services: list[Service] = [self.stats, self.hints, self.reports]
+        self.services = {service.name: service for service in services if features >> service.feature & 1}
+        self.queue_names = [*QUEUES, *self.services]
+        """The queues by number: those that do not exist leave no gaps."""
+        self.poison_val: int | None = None
+        """What the driver wrote, since the last reset."""
         self.behaviour: Behaviour = honest
         self.num_pages = 0
         self.actual = 0
@@ -87,7 +100,7 @@ class BalloonDevice:
         self.history: list[str] = []
         """All of it as text, with the host's monotonic clock in seconds."""
 
-        self._backend = Backend(self, len(QUEUES))
+        self._backend = Backend(self, len(self.queue_names))
         self.lock = self._backend.lock
         self._backend.start()
 
@@ -152,7 +165,7 @@ class BalloonDevice:
         with self.lock:
             if ring := self._backend.queues[queue].ring:
                 ring.use(*elements)
-                self._note(f"{QUEUES[queue]}: used {elements}")
+                self._note(f"{self.queue_names[queue]}: used {elements}")
                 if interrupt:
                     self.interrupt(queue)
 
@@ -161,7 +174,7 @@ class BalloonDevice:
         with self.lock:
             if ring := self._backend.queues[queue].ring:
                 ring.jump(count)
-                self._note(f"{QUEUES[queue]}: used index jumps by {count}")
+                self._note(f"{self.queue_names[queue]}: used index jumps by {count}")
                 self.interrupt(queue)
 
     def scribble(self, pfns: Iterable[int]) -> None:
@@ -181,12 +194,22 @@ class BalloonDevice:
             self.pages.clear()
             self.actual = self.num_pages = 0
 
+    def be_honest(self) -> None:
+        """Answers everything, from now on and what is outstanding; keeps a buffer for statistics, as an honest device does."""
+        with self.lock:
+            self.behaviour = honest
+            self.answer_all()
+            for service in self.services.values():
+                service.be_honest()
+
     def clear_record(self) -> None:
         """Forgets what was seen so far, but not the balloon."""
         with self.lock:
             self.resets = 0
             for record in (self.requests, self.interrupted, self.actual_writes, self.features, self.violations):
                 record.clear()
+            for service in self.services.values():
+                service.clear()
 
     def pages_moved(self, queue: int) -> int:
         """Page numbers seen in requests of a queue, since the record begins."""
@@ -197,10 +220,14 @@ class BalloonDevice:
 
     def read_config(self) -> bytes:
         """The configuration space: num_pages, actual, free_page_hint_cmd_id, poison_val."""
-        return struct.pack("<IIII", self.num_pages, self.actual, 0, 0)
+        return struct.pack("<IIII", self.num_pages, self.actual, self.hints.command_id, self.poison_val or 0)
 
     def write_config(self, offset: int, data: bytes) -> None:
-        """QEMU hands over the whole space; only `actual` is the driver's to write."""
+        """QEMU hands over the whole space. What the driver writes is `actual`, and `poison_val` before it sets DRIVER_OK."""
+        if not self.live:
+            self.poison_val, = struct.unpack_from("<I", data, POISON_OFFSET - offset)
+            self._note(f"poison_val := {self.poison_val:#x}")
+            return
         value, = struct.unpack_from("<I", data, ACTUAL_OFFSET - offset)
         self._note(f"actual := {value}")
         self.actual_writes.append(value)
@@ -213,6 +240,8 @@ class BalloonDevice:
         self.features.append(features)
         if features & ~self.offered:
             self.violation(f"features {features & ~self.offered:#x} were not offered")
+        if bool(features & PAGE_POISON) != (self.poison_val is not None):
+            self.violation(f"poison_val {self.poison_val} at DRIVER_OK")
 
     def stopped(self) -> None:
         """A reset: unanswered requests are gone."""
@@ -220,14 +249,21 @@ class BalloonDevice:
         self.resets += 1
         self.interrupted += self.outstanding
         self.outstanding.clear()
+        self.poison_val = None
+        for service in self.services.values():
+            service.stopped()
 
     def available(self, queue: int) -> None:
         """Reads all available buffers of a queue."""
         while buffer := self._backend.pop(queue):
+            if queue >= len(QUEUES):
+                self._note(f"{self.queue_names[queue]}: id {buffer.id}, {buffer.data().hex()} {len(buffer.writable)} parts")
+                self.services[self.queue_names[queue]].available(buffer)
+                continue
             data = buffer.data()
             pfns = memoryview(data[:len(data) & ~3]).cast("I").tolist()
             request = Request(queue, buffer, pfns)
-            self._note(f"{QUEUES[queue]}: id {buffer.id}, {len(pfns)} pages from {pfns[:1]}")
+            self._note(f"{self.queue_names[queue]}: id {buffer.id}, {len(pfns)} pages from {pfns[:1]}")
             if not pfns or len(data) % 4 or buffer.writable:
                 self.violation(f"a request of {len(data)} readable bytes and {len(buffer.writable)} writable parts")
             self._check(request)

@@ -8,7 +8,7 @@ from typing import Any
 
 from lab.guest import Guest
 
-from .balloon import CONFIG_SIZE, QUEUES, BalloonDevice
+from .balloon import CONFIG_SIZE, BalloonDevice
 
 QUEUE_SIZE = 128
 
@@ -25,7 +25,7 @@ class DeviceGuest(Guest):
         super().__init__(
             name,
             memory_mib=memory_mib,
-            balloon=f"vhost-user-test-device-pci,chardev=device,virtio-id=5,num_vqs={len(QUEUES)},config_size={CONFIG_SIZE},"
+            balloon=f"vhost-user-test-device-pci,chardev=device,virtio-id=5,num_vqs={len(device.queue_names)},config_size={CONFIG_SIZE},"
                     f"vq_size={QUEUE_SIZE}" + (",packed=on" if device.packed else ""),
             qemu_options=[
                 "-chardev", f"socket,id=device,path={device.socket}",

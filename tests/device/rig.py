@@ -15,12 +15,12 @@ FORMATS = {"split": MUST_TELL_HOST, "packed": 0}
 class Rig:
     """The pair, for one kernel and ring format. Between two tests the driver is not loaded and the balloon is empty."""
 
-    def __init__(self, kernel: str, ring: str, logs: Path) -> None:
-        """Boots the guest."""
-        self.device = BalloonDevice(packed=ring == "packed", features=FORMATS[ring])
+    def __init__(self, kernel: str, ring: str, logs: Path, features: int | None = None, **options: object) -> None:
+        """Boots the guest, which takes `options`, on a device that offers `features` instead of those in `FORMATS`."""
+        self.device = BalloonDevice(packed=ring == "packed", features=FORMATS[ring] if features is None else features)
         # Where the rings are modules they are ours, so that both kinds meet every device.
         ours = {"virtio_ring"} if kernel == "full" else set()
-        self.guest = DeviceGuest(f"{kernel}-{ring}", self.device, kernel=kernel, rust=ours, logs=logs)
+        self.guest = DeviceGuest(f"{kernel}-{ring}", self.device, kernel=kernel, rust=ours, logs=logs, **options)
         try:
             self.guest.start()
             # Compaction would migrate balloon pages at times of its own choice.
@@ -39,7 +39,7 @@ class Rig:
 
     def begin(self) -> None:
         """Makes the device honest and empty, and the record and the kernel's log empty, too."""
-        self.device.behaviour = honest
+        self.device.be_honest()
         self.device.keeps_actual = True
         self.device.forget()
         self.device.clear_record()
@@ -98,8 +98,7 @@ class Rig:
 
     def end(self) -> None:
         """What holds after every test: the driver can be removed, then no page is missing, and it broke no rule."""
-        self.device.behaviour = honest
-        self.device.answer_all()
+        self.device.be_honest()
         self.guest.run("! grep -q '^virtio_balloon ' /proc/modules || rmmod virtio_balloon")
         assert self.device.violations == []
         assert self.guest.meminfo()["MemTotal"] == self.mem_total

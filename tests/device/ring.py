@@ -34,6 +34,8 @@ class Buffer:
     """Descriptors it takes in the ring; an indirect table is one."""
     readable: list[memoryview] = field(default_factory=list)
     writable: list[memoryview] = field(default_factory=list)
+    addresses: list[int] = field(default_factory=list)
+    """Where the writable parts are in the guest's memory."""
 
     def data(self) -> bytes:
         """What the driver wrote for the device to read."""
@@ -46,6 +48,7 @@ class Buffer:
         part = memory.guest(address, length)
         if flags & WRITE:
             self.writable.append(part)
+            self.addresses.append(address)
         elif self.writable:
             raise RingError("a device-readable descriptor behind a device-writable one")
         else:

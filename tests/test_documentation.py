@@ -1,0 +1,28 @@
+"""The conformance tables name files, functions and tests that exist, and leave no rule out."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+RULES = {
+    *(f"BAL-{n}" for n in range(1, 68)), *(f"BAL-L{n}" for n in range(1, 7)),
+    *(f"DEV-{n}" for n in (*range(8, 15), 17, 24, *range(27, 31))), "Q-1", "Q-2",
+}
+
+
+def test_conformance_of_the_balloon() -> None:
+    text = (ROOT / "Documentation/conformance-balloon.rst").read_text()
+    named = re.findall(r"^   \* - ([A-Z]+-\w+)$", text, re.MULTILINE)
+    assert sorted(named) == sorted(RULES), set(named) ^ RULES
+    places = re.findall(r"``(\S+\.rs)``: ``(\w+)``", text)
+    assert len(places) > 80
+    for path, name in places:
+        code = (ROOT / path).read_text()
+        assert re.search(rf"\b(fn|const|struct|enum|type|static) {name}\b", code), f"{path} has no {name}"
+    tests = re.findall(r"``(test_\w+\.py)::(\w+)``", text)
+    assert len(tests) > 60
+    for path, name in tests:
+        assert f"def {name}(" in (ROOT / "tests" / path).read_text(), f"{path} has no {name}"

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The second thread: what the driver tells the device of itself.
+//!
+//! Nothing here holds up the engine, which has a thread of its own.
+
+use super::{
+    hint::Hints,
+    queues::InfoQueues,
+    report::Reports,
+    shared::Shared,
+    stats::Stats, //
+};
+use crate::{
+    kernel_ext::{
+        kthread,
+        wait::{
+            new_wait_queue,
+            Mode,
+            WaitQueue, //
+        }, //
+    },
+    virtio::Device, //
+};
+
+use kernel::{
+    device::Bound,
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Full,
+            Release, //
+        },
+        Arc, //
+    },
+    time::Msecs, //
+};
+
+/// What wakes the second thread.
+#[pin_data]
+pub(super) struct Bell {
+    #[pin]
+    queue: WaitQueue,
+    /// It rang since the thread last listened.
+    rang: Atomic<bool>,
+}
+
+impl Bell {
+    /// Makes a silent bell.
+    pub(super) fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            queue <- new_wait_queue!("virtio_balloon_info"),
+            rang: Atomic::new(false),
+        })
+    }
+
+    /// Makes the thread look at everything.
+    ///
+    /// # Context
+    ///
+    /// Any, interrupts included.
+    pub(super) fn ring(&self) {
+        self.rang.store(true, Release);
+        self.queue.wake_all();
+    }
+
+    /// Waits until the bell rings, or `give_up`, for at most `timeout` milliseconds.
+    fn wait(&self, timeout: Option<Msecs>, give_up: impl Fn() -> bool) {
+        self.queue.wait(Mode::Freezable, timeout, || {
+            self.rang.xchg(false, Full) || give_up()
+        });
+    }
+}
+
+/// What the second thread looks after.
+#[pin_data]
+pub(super) struct Informer<'a> {
+    shared: Arc<Shared>,
+    #[pin]
+    stats: Stats<'a>,
+    #[pin]
+    hints: Hints<'a>,
+    #[pin]
+    reports: Reports<'a>,
+}
+
+impl<'a> Informer<'a> {
+    /// Prepares what a device that is not live yet wants to know.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, or what [`Stats::new`], [`Hints::new`] and [`Reports::new`] say.
+    pub(super) fn new(
+        dev: &'a Device<Bound>,
+        shared: Arc<Shared>,
+        queues: InfoQueues<'a>,
+    ) -> impl PinInit<Self, Error> + use<'a> {
+        try_pin_init!(Self {
+            stats <- Stats::new(dev, shared.clone(), queues.stats),
+            hints <- Hints::new(dev, shared.clone(), queues.hints),
+            reports <- Reports::new(dev, shared.clone(), queues.reports),
+            shared,
+        }? Error)
+    }
+
+    /// Serves the device until the driver is unbound.
+    pub(super) fn serve(&self, current: &kthread::Current) {
+        while !current.should_stop() {
+            let timeout = self.step();
+
+            self.shared.info.wait(timeout, || current.should_stop());
+        }
+    }
+
+    /// Does what there is to do; returns after how many milliseconds to look again, if that is not
+    /// to wait for the bell.
+    fn step(&self) -> Option<Msecs> {
+        if self.shared.is_ended() {
+            return None;
+        }
+        let times = [self.stats.step(), self.hints.step(), self.reports.step()];
+
+        times.into_iter().flatten().min()
+    }
+
+    /// Takes everything back from the device by a reset.
+    ///
+    /// # Context
+    ///
+    /// May sleep. The thread is frozen or has ended.
+    pub(super) fn disconnect(&self) {
+        self.stats.disconnect();
+        self.hints.disconnect();
+        self.reports.disconnect();
+    }
+
+    /// Begins anew on a device that was reset; the bell must ring when it is live.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::new`].
+    ///
+    /// # Context
+    ///
+    /// As for [`Self::disconnect`].
+    pub(super) fn connect(&self, queues: InfoQueues<'a>) -> Result {
+        self.stats.connect(queues.stats)?;
+        self.hints.connect(queues.hints);
+        self.reports.connect(queues.reports)
+    }
+}
