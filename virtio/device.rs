@@ -137,13 +137,16 @@ impl Device<device::Bound> {
     ///
     /// May sleep.
     pub fn needs_reset(&self) -> bool {
-        let Some(get_status) = self.ops().get_status else {
-            return false;
+        self.status() & STATUS_NEEDS_RESET != 0
+    }
+
+    /// The device status (Virtio 1.4, 2.1); 0 after a reset.
+    pub(super) fn status(&self) -> u8 {
+        let Some(get) = self.ops().get_status else {
+            return 0;
         };
         // SAFETY: The device is bound, hence valid and registered.
-        let status = unsafe { get_status(self.as_raw()) };
-
-        status & STATUS_NEEDS_RESET != 0
+        unsafe { get(self.as_raw()) }
     }
 
     /// Resets the device: it neither notifies nor touches memory of the driver any more.

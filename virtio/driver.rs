@@ -359,6 +359,10 @@ impl<T: Driver> Adapter<T> {
 
         drop(threads);
         T::unbind(dev, bundle.data());
+        // Deleting the queues resets a device, but after a failed restore there were none.
+        if dev.status() != 0 {
+            dev.reset();
+        }
     }
 
     /// # Safety

@@ -23,7 +23,7 @@ ROOT_PORT = "port0"
 # Without ASPM, which the kernel `full` leaves out, the firmware keeps PCIe hotplug unless told otherwise.
 KERNEL_OPTIONS = (
     "console=ttyS0,115200", "loglevel=5", "no_console_suspend", "panic=0",
-    "nokaslr", "tsc=reliable", "no_timer_check", "pcie_ports=native", "mitigations=off", "random.trust_cpu=on", "audit=0", "apparmor=0", "cryptomgr.notests",
+    "hibernate.pm_test_delay=1", "suspend.pm_test_delay=1", "nokaslr", "tsc=reliable", "no_timer_check", "pcie_ports=native", "mitigations=off", "random.trust_cpu=on", "audit=0", "apparmor=0", "cryptomgr.notests",
 )
 
 
