@@ -1,4 +1,4 @@
-"""`python3 -m lab.bench balloon [--kernel NAME] [--only PART] [--profile]`: prints a table, leaves JSON, SVG and profile in build/bench/."""
+"""`python3 -m lab.bench balloon|ring [--kernel NAME] [--only PART] [--profile]`: prints a table, leaves JSON, SVG and profile in build/bench/."""
 
 from __future__ import annotations
 
@@ -9,18 +9,23 @@ import time
 from lab.guest import GuestError, facts
 from lab.guest.logs import ROOT
 
-from . import balloon, plot, results
+from . import balloon, plot, results, ring
 from .profile import Profile
+
+BENCHES = {"balloon": balloon, "ring": ring}
 
 
 def main() -> int:
     """Returns 0 when everything was measured, whatever came out, and 2 when a guest failed."""
     parser = argparse.ArgumentParser(prog="lab.bench", description=__doc__)
-    parser.add_argument("bench", choices=["balloon"])
+    parser.add_argument("bench", choices=list(BENCHES))
     parser.add_argument("--kernel", default="full", choices=list(facts().kernels), help="the guests' kernel (default: full)")
     parser.add_argument("--profile", action="store_true", help="say in which functions the instructions are")
-    parser.add_argument("--only", action="append", choices=balloon.PARTS, help="measure this part only, write no JSON and SVG (may be repeated)")
+    parser.add_argument("--only", action="append", help="measure this part only, write no JSON and SVG (may be repeated)")
     options = parser.parse_args()
+    bench = BENCHES[options.bench]
+    if wrong := set(options.only or ()) - set(bench.PARTS):
+        parser.error(f"{options.bench} has no part {', '.join(wrong)}, it has: {', '.join(bench.PARTS)}")
     kernel = facts().kernels[options.kernel]
     profile = Profile() if options.profile else None
     begin = time.monotonic()
@@ -30,7 +35,7 @@ def main() -> int:
         print(f"{time.monotonic() - begin:6.1f} s  {text}", flush=True)
 
     try:
-        rows = balloon.measure(kernel.name, options.only or balloon.PARTS, say, profile)
+        rows = bench.measure(kernel.name, options.only or bench.PARTS, say, profile)
     except (GuestError, RuntimeError) as error:
         print(f"\n{error}\n\nbench: FAILED, a guest did not do its part", file=sys.stderr)
         return 2

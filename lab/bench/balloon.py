@@ -6,7 +6,7 @@ import os
 import re
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePath
 
@@ -15,7 +15,7 @@ from lab.guest.guest import Driver
 from lab.guest.pmtimes import PREPARE, Callback, callbacks, total_usecs
 
 from .profile import CountedGuest, Profile, Symbols
-from .results import Row
+from .results import Row, Samples, Say
 
 MEMORY_MIB = 2048
 BALLOON_MIB = 1024
@@ -36,9 +36,6 @@ TRACED = ("virtio_balloon_get_config", "virtio_notify")
 
 PARTS = ("pages", "sleep", "clock", "fragments")
 """Parts of the bench that can be run alone."""
-
-Say = Callable[[str], None]
-Samples = defaultdict[str, list[float]]
 
 
 def measure(kernel: str, parts: Collection[str], say: Say, profile: Profile | None = None) -> list[Row]:

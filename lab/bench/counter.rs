@@ -3,8 +3,9 @@
 //! A QEMU TCG plugin that counts the guest's instructions by the address of their block.
 //!
 //! `-plugin file=libcounter.so,socket=PATH`: whoever connects to PATH gets what was executed so
-//! far, one line `ADDRESS INSTRUCTIONS` per block of the kernel (address in hex), a line `user N`
-//! for user space, and then the end of the file. Counts one virtual CPU.
+//! far, one line `ADDRESS SIZE TIMES` per block of the kernel: its address in hex, its instructions
+//! and how often it was entered. All of user space is in lines with the address 0. Counts one
+//! virtual CPU.
 //!
 //! A block is counted as a whole when it is entered: one that a page fault or an access to a
 //! device leaves early is counted too high by its rest.
@@ -56,9 +57,9 @@ extern "C" {
     fn qemu_plugin_u64_get(counter: Counter, cpu: c_uint) -> u64;
 }
 
-/// The counters of all blocks, by address; all of user space has the address 0.
+/// The counters of all blocks, by address and number of instructions.
 struct Counters {
-    blocks: HashMap<u64, Counter>,
+    blocks: HashMap<(u64, usize), Counter>,
     chunk: *mut c_void,
 }
 
@@ -68,9 +69,9 @@ unsafe impl Send for Counters {}
 static COUNTERS: Mutex<Option<Counters>> = Mutex::new(None);
 
 impl Counters {
-    fn get(&mut self, address: u64) -> Counter {
+    fn get(&mut self, address: u64, size: usize) -> Counter {
         let index = self.blocks.len() % CHUNK;
-        if let Some(counter) = self.blocks.get(&address) {
+        if let Some(counter) = self.blocks.get(&(address, size)) {
             return *counter;
         }
         if index == 0 {
@@ -81,18 +82,16 @@ impl Counters {
             score: self.chunk,
             offset: index * size_of::<u64>(),
         };
-        self.blocks.insert(address, counter);
+        self.blocks.insert((address, size), counter);
         counter
     }
 
     fn write(&self, out: &mut dyn Write) -> io::Result<()> {
-        for (address, counter) in &self.blocks {
+        for ((address, size), counter) in &self.blocks {
             // SAFETY: The counter's scoreboard is never freed; CPU 0 exists, it has run the block.
-            let count = unsafe { qemu_plugin_u64_get(*counter, 0) };
-            match address {
-                0 => writeln!(out, "user {count}")?,
-                _ if count > 0 => writeln!(out, "{address:x} {count}")?,
-                _ => (),
+            let times = unsafe { qemu_plugin_u64_get(*counter, 0) };
+            if times > 0 {
+                writeln!(out, "{address:x} {size} {times}")?;
             }
         }
         Ok(())
@@ -111,17 +110,10 @@ unsafe extern "C" fn translated(block: *mut c_void, _userdata: *mut c_void) {
         blocks: HashMap::new(),
         chunk: std::ptr::null_mut(),
     });
-    let counter = counters.get(address);
+    let counter = counters.get(address, size);
     drop(guard);
     // SAFETY: As above; the counter's scoreboard is never freed.
-    unsafe {
-        qemu_plugin_register_vcpu_tb_exec_inline_per_vcpu(
-            block,
-            INLINE_ADD_U64,
-            counter,
-            size as u64,
-        )
-    };
+    unsafe { qemu_plugin_register_vcpu_tb_exec_inline_per_vcpu(block, INLINE_ADD_U64, counter, 1) };
 }
 
 fn serve(listener: UnixListener) {

@@ -43,20 +43,18 @@ def plugin() -> Path:
 
 @dataclass
 class Snapshot:
-    """Instructions so far: by the address of their block for the kernel, in one number for user space."""
+    """How often each block was entered so far, by its address (0: user space) and its number of instructions."""
 
-    kernel: Counter[int] = field(default_factory=Counter)
-    user: int = 0
+    blocks: Counter[tuple[int, int]] = field(default_factory=Counter)
 
     def __sub__(self, before: Snapshot) -> Snapshot:
         """What was executed since `before`."""
-        kernel = Counter({address: count - before.kernel[address] for address, count in self.kernel.items()})
-        return Snapshot(kernel, self.user - before.user)
+        return Snapshot(Counter({block: times - before.blocks[block] for block, times in self.blocks.items()}))
 
     @property
     def total(self) -> int:
         """All instructions."""
-        return self.kernel.total() + self.user
+        return sum(size * times for (_, size), times in self.blocks.items())
 
 
 class CountedGuest:
@@ -73,14 +71,8 @@ class CountedGuest:
             connection.connect(str(self._socket))
             while part := connection.recv(1 << 20):
                 data += part
-        result = Snapshot()
-        for line in data.decode().splitlines():
-            address, count = line.split()
-            if address == "user":
-                result.user = int(count)
-            else:
-                result.kernel[int(address, 16)] = int(count)
-        return result
+        lines = (line.split() for line in data.decode().splitlines())
+        return Snapshot(Counter({(int(address, 16), int(size)): int(times) for address, size, times in lines}))
 
 
 @dataclass(frozen=True, order=True)
@@ -89,6 +81,9 @@ class Function:
 
     name: str
     module: str
+
+
+USER = Function("user space", "")
 
 
 class Symbols:
@@ -101,6 +96,7 @@ class Symbols:
         entries = [line.split() for line in unpacked.decode().splitlines()]
         found = sorted((int(words[0], 16), Function(words[1], words[2].strip("[]") if len(words) > 2 else "")) for words in entries)
         self._starts = [start for start, _ in found]
+        self._begins = set(self._starts)
         self._functions = [function for _, function in found]
 
     def function(self, address: int) -> Function:
@@ -109,10 +105,18 @@ class Symbols:
         return self._functions[index] if index >= 0 else Function("?", "")
 
     def functions(self, snapshot: Snapshot) -> Counter[Function]:
-        """A snapshot's instructions by function."""
+        """A snapshot's instructions by function; user space has one of its own."""
         found: Counter[Function] = Counter()
-        for address, count in snapshot.kernel.items():
-            found[self.function(address)] += count
+        for (address, size), times in snapshot.blocks.items():
+            found[self.function(address) if address else USER] += size * times
+        return found
+
+    def calls(self, snapshot: Snapshot) -> Counter[Function]:
+        """How often each function of the kernel was entered at its beginning."""
+        found: Counter[Function] = Counter()
+        for (address, _), times in snapshot.blocks.items():
+            if address in self._begins:
+                found[self.function(address)] += times
         return found
 
 
