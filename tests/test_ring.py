@@ -119,7 +119,7 @@ class Devices:
     def check(self, guest: Guest) -> None:
         """Uses all devices."""
         guest.run("modprobe -a " + " ".join(MODULES))
-        disks = guest.run("for disk in /sys/block/vd*; do echo ${disk##*/} $(cat $disk/serial) $(cat $disk/device/features); done").out
+        disks = guest.run("for disk in $(ls -d /sys/block/vd* 2>/dev/null); do echo ${disk##*/} $(cat $disk/serial) $(cat $disk/device/features); done").out
         found = {serial: (disk, features) for disk, serial, features in (line.split() for line in disks.splitlines())}
         for seed, ring in enumerate(self._disks):
             disk, features = found[ring.name]
