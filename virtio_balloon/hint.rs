@@ -74,8 +74,9 @@ const ROUND_MS: Msecs = 20;
 /// How long blocks are kept without a round, in milliseconds.
 const KEEP_MS: Msecs = 30_000;
 
-/// How long to wait for a notification before looking for the answer without one, in milliseconds.
-const POLL_MS: Msecs = 1000;
+/// How long to wait before looking whether blocks came back, in milliseconds: QEMU does not notify
+/// about them. The first time this long, then twice as long each time, up to the limit.
+const POLL_MS: (Msecs, Msecs) = (1, 1000);
 
 /// What goes through the queue.
 pub(super) enum Hint {
@@ -122,7 +123,7 @@ impl Store {
     }
 
     /// Gives all blocks back to the kernel.
-    fn empty(&self) {
+    pub(super) fn empty(&self) {
         loop {
             let block = self.pile.lock().pop();
             if block.is_none() {
@@ -176,6 +177,8 @@ struct State<'a> {
     open: bool,
     /// When the last round began, or ended.
     since: Instant<Monotonic>,
+    /// How long to wait before looking for blocks again.
+    poll: Msecs,
     /// The log mentioned that the queue is broken.
     said_broken: bool,
 }
@@ -207,6 +210,7 @@ impl<'a> Hints<'a> {
                     last: STOP,
                     open: false,
                     since: Instant::now(),
+                    poll: POLL_MS.0,
                     said_broken: false,
                 }),
             }? Error))
@@ -255,7 +259,7 @@ impl<'a> Hints<'a> {
             false => self.dev.read(&COMMAND_ID).unwrap_or(DONE),
         };
         if st.open && command != st.last && !self.end_round(st) {
-            return Some(POLL_MS);
+            return Some(st.poll);
         }
         match command {
             STOP => {}
@@ -276,7 +280,9 @@ impl<'a> Hints<'a> {
 
     /// Keeps the blocks that the device has seen.
     fn take_back(&self, st: &mut State<'a>) {
+        st.poll = (st.poll * 2).min(POLL_MS.1);
         while let Some(hint) = st.queue.as_mut().and_then(|queue| queue.take_used()) {
+            st.poll = POLL_MS.0;
             st.in_flight = st.in_flight.saturating_sub(1);
             if let Hint::Block(block) = KBox::into_inner(hint) {
                 self.shared.hints.pile.lock().push(block);
@@ -300,6 +306,7 @@ impl<'a> Hints<'a> {
     fn begin_round(&self, st: &mut State<'a>, id: u32) {
         st.last = id;
         st.since = Instant::now();
+        st.poll = POLL_MS.0;
         st.open = self.send_id(st, id);
         if st.open {
             self.shared.figures.hint_rounds.add(1);
@@ -348,7 +355,7 @@ impl<'a> Hints<'a> {
     /// When to look again.
     fn next_look(&self, st: &State<'a>) -> Option<Msecs> {
         if st.open || st.in_flight > 0 {
-            return Some(POLL_MS);
+            return Some(st.poll);
         }
         if self.shared.hints.kept() == 0 {
             return None;

@@ -343,6 +343,8 @@ impl pm_notifier::Handler for Listener {
         shared.wake();
         shared.info.ring();
         if shared.is_asleep() {
+            // An image may need the memory.
+            shared.hints.empty();
             shared.end_reports();
         }
         if event == Event::RestorePrepare {
