@@ -18,9 +18,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from lab.guest import Guest, facts  # noqa: E402
 from lab.guest.logs import log_dir, run_dir  # noqa: E402
 
-EVERYDAY_FORMAT = {"stock": "split", "full": "packed"}
-"""The ring format in which the device of our own is used on each kernel unless `make test-long` asks for both."""
-
 GUESTS = pytest.StashKey[list[Guest]]()
 FAILED = pytest.StashKey[bool]()
 
@@ -31,6 +28,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "everyday(parameter, values): which values of a parameter are tried on each kernel; the others are in `make test-long`"
+    )
     config.addinivalue_line("markers", "c_differs(what): the C driver is known to fail this test, because it does `what`")
     try:
         known = facts().kernels
@@ -63,13 +63,21 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keeps the tests that share a rig in one process. One ring format for each kernel is enough for every day."""
+    """Keeps the tests that share a rig in one process, and leaves what is not for every day to `make test-long`."""
     for item in items:
         if "rigs" in getattr(item, "fixturenames", ()):
-            parameters = item.callspec.params
-            item.add_marker(pytest.mark.xdist_group(f"rigs-{parameters['kernel']}"))
-            if parameters["rig"] != EVERYDAY_FORMAT.get(parameters["kernel"], parameters["rig"]):
-                item.add_marker(pytest.mark.long)
+            item.add_marker(pytest.mark.xdist_group(f"rigs-{item.callspec.params['kernel']}"))
+        if not _is_everyday(item):
+            item.add_marker(pytest.mark.long)
+
+
+def _is_everyday(item: pytest.Item) -> bool:
+    marker = item.get_closest_marker("everyday")
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    if marker is None or marker.args[0] not in parameters:
+        return True
+    name, chosen = marker.args
+    return parameters[name] in chosen.get(parameters["kernel"], [parameters[name]])
 
 
 @pytest.fixture

@@ -23,6 +23,8 @@ from device.behaviour import (
 from lab.guest import SWAP_DEVICE
 from lab.guest.logs import log_dir
 
+pytestmark = pytest.mark.everyday("rig", {"stock": ["split"], "full": ["packed"]})
+
 REQUEST = 1024
 """Pages in one request of our driver."""
 
@@ -415,6 +417,10 @@ def test_reset_mends_a_broken_queue(rig: Rig) -> None:
     device.behaviour = honest
     hibernate_without_swap(rig)
     rig.settle(SIZE)
+    # Requests whose answers were in the queue when it broke are sent again: the driver never saw them.
+    again = [text for text in device.violations if "in the balloon already" in text]
+    assert len(again) <= IN_FLIGHT
+    device.violations[:] = [text for text in device.violations if text not in again]
 
 
 def test_lies_that_do_not_matter(rig: Rig) -> None:

@@ -32,6 +32,8 @@ SIZE = 8192
 BLOCK = 4 << 20
 """Bytes in a block of hinted pages."""
 
+pytestmark = pytest.mark.everyday("rig", {"stock": ["split"], "full": ["packed"]})
+
 USE_MEMORY = "dd if=/dev/zero of=/tmp/file bs=1M count=200 2>/dev/null && rm /tmp/file"
 """Script that fills 200 MiB of memory and frees them again."""
 
@@ -48,8 +50,6 @@ def rigs() -> Iterator[dict[tuple[str, str], Rig]]:
 @pytest.fixture(params=list(FORMATS))
 def rig(request: pytest.FixtureRequest, rigs: dict[tuple[str, str], Rig], kernel: str) -> Iterator[Rig]:
     """A guest without a balloon driver, on an honest and empty device. A test that fails leaves none to the next one."""
-    if (kernel, request.param) == ("stock", "split"):
-        pytest.skip("covered on the other kernel")
     key = kernel, request.param
     if key not in rigs:
         options = ["page_reporting.page_reporting_delay_ms=100", *OPTIONS[request.param]]

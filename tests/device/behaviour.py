@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from .balloon import BalloonDevice, Behaviour, Request, honest
 
 NEVER_ISSUED = 60
@@ -49,8 +51,13 @@ def twice(device: BalloonDevice, request: Request) -> None:
 
 
 def index_jump(device: BalloonDevice, request: Request) -> None:
-    """Does what was asked for, and exposes 100 used elements that it never wrote."""
+    """Does what was asked for, and exposes 100 used elements that it never wrote.
+
+    Not before the driver has made available what it can: in a packed ring it would otherwise write over the elements, and wait in
+    vain for a device that is ahead of it.
+    """
     device.complete(request)
+    time.sleep(0.05)
     device.jump(request.queue, 100)
 
 
