@@ -128,13 +128,15 @@ impl<'a> Engine<'a> {
         let actual = self.dev.read(&ACTUAL).unwrap_or(0);
         let mut st = self.state.lock();
         let told = to_balloon_pages(st.told);
+        // Not so if the device broke before it could be told: then `actual` proves nothing.
+        let told_all = st.told == st.agreed;
 
-        if told == 0 || actual == told {
+        if told_all && (told == 0 || actual == told) {
             drop(st);
             // The device is the one that we left, or we left it with nothing that it had agreed to.
             return self.go_on("resume");
         }
-        if actual == 0 {
+        if actual == 0 && told != 0 {
             let returned = self.take_back(&mut st);
             self.restart(&mut st);
             self.note_transition(Transition::Returned, false);
