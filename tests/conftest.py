@@ -9,14 +9,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+pytest.register_assert_rewrite("device.rig")
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lab.guest import Guest, facts  # noqa: E402
 from lab.guest.logs import log_dir, run_dir  # noqa: E402
+
+if TYPE_CHECKING:
+    from device import Rig
 
 GUESTS = pytest.StashKey[list[Guest]]()
 FAILED = pytest.StashKey[bool]()
@@ -111,6 +118,39 @@ def guests(request: pytest.FixtureRequest) -> Iterator[Callable[..., Guest]]:
 def guest(guests: Callable[..., Guest], kernel: str, driver: str) -> Guest:
     """A started guest of 1 GiB with a balloon, for the kernel and the driver of the test."""
     return guests(kernel=kernel, driver=driver).start()
+
+
+@pytest.fixture(scope="module")
+def rigs() -> Iterator[dict[tuple[str, str], Rig]]:
+    """The rigs of a module, by kernel and ring format; see `lent_rig()`."""
+    made: dict[tuple[str, str], Rig] = {}
+    yield made
+    for rig in made.values():
+        rig.close()
+
+
+@contextmanager
+def lent_rig(
+    request: pytest.FixtureRequest, rigs: dict[tuple[str, str], Rig], key: tuple[str, str], make: Callable[[Path], Rig]
+) -> Iterator[Rig]:
+    """Lends a test the rig of a kernel and a ring format, made with the folder for its logs if there is none yet.
+
+    A test that fails leaves none to the next one.
+    """
+    if key not in rigs:
+        rigs[key] = make(log_dir(request.module.__name__, "-".join(key)))
+    rig = rigs[key]
+    request.node.stash[GUESTS] = [rig.guest]
+    failed = request.session.testsfailed
+    try:
+        rig.begin()
+        yield rig
+        if request.session.testsfailed == failed:
+            rig.end()
+            failed = -1
+    finally:
+        if failed >= 0:
+            rigs.pop(key).close()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -12,9 +12,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-pytest.register_assert_rewrite("device.rig")
-
-from conftest import GUESTS  # noqa: E402
+from conftest import lent_rig
 from device import DEFLATE, FORMATS, INFLATE, MUST_TELL_HOST, BalloonDevice, Behaviour, DeviceGuest, Request, Rig, honest
 from device.behaviour import (
     after, id_never_issued, id_out_of_range, index_jump, mute, twice, with_absurd_length, with_spurious_interrupts, without_interrupt,
@@ -48,33 +46,11 @@ TRANSPORT_FEATURES = {28, 29, 32, 34, 35, 36, 38, 39, 40}
 """INDIRECT_DESC, EVENT_IDX, VERSION_1, RING_PACKED, IN_ORDER, ORDER_PLATFORM, NOTIFICATION_DATA, NOTIF_CONFIG_DATA, RING_RESET."""
 
 
-@pytest.fixture(scope="module")
-def rigs() -> Iterator[dict[tuple[str, str], Rig]]:
-    """The rigs of this module, by kernel and ring format."""
-    made: dict[tuple[str, str], Rig] = {}
-    yield made
-    for rig in made.values():
-        rig.close()
-
-
 @pytest.fixture(params=list(FORMATS))
 def rig(request: pytest.FixtureRequest, rigs: dict[tuple[str, str], Rig], kernel: str) -> Iterator[Rig]:
-    """A guest without a balloon driver, on an honest and empty device. A test that fails leaves none to the next one."""
-    key = kernel, request.param
-    if key not in rigs:
-        rigs[key] = Rig(*key, log_dir("test_balloon_device", "-".join(key)))
-    rig = rigs[key]
-    request.node.stash[GUESTS] = [rig.guest]
-    failed = request.session.testsfailed
-    try:
-        rig.begin()
+    """A guest without a balloon driver, on an honest and empty device."""
+    with lent_rig(request, rigs, (kernel, request.param), lambda logs: Rig(kernel, request.param, logs)) as rig:
         yield rig
-        if request.session.testsfailed == failed:
-            rig.end()
-            failed = -1
-    finally:
-        if failed >= 0:
-            rigs.pop(key).close()
 
 
 # An honest device

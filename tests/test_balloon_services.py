@@ -8,12 +8,11 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("device.rig")
-
-from conftest import GUESTS  # noqa: E402
+from conftest import lent_rig
 from device import (
     FREE_PAGE_HINT, INFLATE, MUST_TELL_HOST, PAGE_POISON, REPORTING, STATS_VQ, BalloonDevice, DeviceGuest, Rig,
 )
@@ -38,35 +37,16 @@ USE_MEMORY = "dd if=/dev/zero of=/tmp/file bs=1M count=200 2>/dev/null && rm /tm
 """Script that fills 200 MiB of memory and frees them again."""
 
 
-@pytest.fixture(scope="module")
-def rigs() -> Iterator[dict[tuple[str, str], Rig]]:
-    """The rigs of this module, by kernel and ring format."""
-    made: dict[tuple[str, str], Rig] = {}
-    yield made
-    for rig in made.values():
-        rig.close()
-
-
 @pytest.fixture(params=list(FORMATS))
 def rig(request: pytest.FixtureRequest, rigs: dict[tuple[str, str], Rig], kernel: str) -> Iterator[Rig]:
-    """A guest without a balloon driver, on an honest and empty device. A test that fails leaves none to the next one."""
-    key = kernel, request.param
-    if key not in rigs:
+    """A guest without a balloon driver, on an honest and empty device with all optional queues."""
+
+    def make(logs: Path) -> Rig:
         options = ["page_reporting.page_reporting_delay_ms=100", *OPTIONS[request.param]]
-        logs = log_dir("test_balloon_services", "-".join(key))
-        rigs[key] = Rig(*key, logs, features=FORMATS[request.param], kernel_options=options)
-    rig = rigs[key]
-    request.node.stash[GUESTS] = [rig.guest]
-    failed = request.session.testsfailed
-    try:
-        rig.begin()
+        return Rig(kernel, request.param, logs, features=FORMATS[request.param], kernel_options=options)
+
+    with lent_rig(request, rigs, (kernel, request.param), make) as rig:
         yield rig
-        if request.session.testsfailed == failed:
-            rig.end()
-            failed = -1
-    finally:
-        if failed >= 0:
-            rigs.pop(key).close()
 
 
 def hibernate_without_swap(rig: Rig) -> None:
