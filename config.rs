@@ -4,9 +4,19 @@
 //!
 //! Owns the typed description of configuration fields and the 128-bit feature set. It does not
 //! access a device: `virtio/device.rs` does that with the types of this file. Everything here uses
-//! only `core`, so that it can be tested on a host.
+//! only `core`, so that it can be tested on a host (`tests/units/`).
 //!
 //! Follows Virtio 1.4, 2.2 (feature bits) and 2.5 (device configuration space).
+
+use crate::virtio::endian::{
+    ByteOrder,
+    Le16,
+    Le32,
+    Le64,
+    Virtio16,
+    Virtio32,
+    Virtio64, //
+};
 
 use core::marker::PhantomData;
 
@@ -32,9 +42,21 @@ impl Features {
     /// Number of feature bits that a set can hold.
     pub const BITS: FeatureBit = 128;
 
+    /// The set without any bit.
+    pub const EMPTY: Self = Self([0; 2]);
+
+    /// The bits of rings and transports, 28 to 41: the transport decides on them, not the driver
+    /// (`VIRTIO_TRANSPORT_F_START` and `_END` of `include/uapi/linux/virtio_config.h`).
+    pub const TRANSPORT: Self = Self([(1 << 42) - (1 << 28), 0]);
+
     /// Makes a set of its two words, the low one first.
     pub const fn from_words(words: [u64; 2]) -> Self {
         Self(words)
+    }
+
+    /// Makes a set of a list of bits; those beyond [`Self::BITS`] are left out.
+    pub fn of(bits: &[FeatureBit]) -> Self {
+        bits.iter().fold(Self::EMPTY, |set, bit| set.with(*bit))
     }
 
     /// Returns the two words, the low one first.
@@ -42,53 +64,208 @@ impl Features {
         self.0
     }
 
+    /// The set of one bit; empty for a bit beyond [`Self::BITS`].
+    const fn only(bit: FeatureBit) -> Self {
+        match bit {
+            0..=63 => Self([1 << bit, 0]),
+            64..=127 => Self([0, 1 << (bit - 64)]),
+            _ => Self::EMPTY,
+        }
+    }
+
     /// Tells whether `bit` is in the set; a bit beyond [`Self::BITS`] never is.
     pub const fn has(self, bit: FeatureBit) -> bool {
-        match bit {
-            0..=63 => self.0[0] >> bit & 1 == 1,
-            64..=127 => self.0[1] >> (bit - 64) & 1 == 1,
-            _ => false,
-        }
+        !self.intersection(Self::only(bit)).is_empty()
+    }
+
+    /// Returns the set with `bit`; a bit beyond [`Self::BITS`] changes nothing.
+    pub const fn with(self, bit: FeatureBit) -> Self {
+        self.union(Self::only(bit))
     }
 
     /// Returns the set without `bit`.
     pub const fn without(self, bit: FeatureBit) -> Self {
-        match bit {
-            0..=63 => Self([self.0[0] & !(1 << bit), self.0[1]]),
-            64..=127 => Self([self.0[0], self.0[1] & !(1 << (bit - 64))]),
-            _ => self,
-        }
+        self.difference(Self::only(bit))
+    }
+
+    /// The bits that are in either set.
+    pub const fn union(self, other: Self) -> Self {
+        Self([self.0[0] | other.0[0], self.0[1] | other.0[1]])
+    }
+
+    /// The bits that are in both sets.
+    pub const fn intersection(self, other: Self) -> Self {
+        Self([self.0[0] & other.0[0], self.0[1] & other.0[1]])
+    }
+
+    /// The bits of this set that are not in the other.
+    pub const fn difference(self, other: Self) -> Self {
+        Self([self.0[0] & !other.0[0], self.0[1] & !other.0[1]])
+    }
+
+    /// Tells whether there is no bit in the set.
+    pub const fn is_empty(self) -> bool {
+        self.0[0] == 0 && self.0[1] == 0
+    }
+
+    /// Tells whether all bits of this set are in the other, too.
+    pub const fn is_subset_of(self, other: Self) -> bool {
+        self.difference(other).is_empty()
+    }
+
+    /// The bits of the set, in ascending order.
+    pub fn iter(self) -> impl Iterator<Item = FeatureBit> {
+        (0..Self::BITS).filter(move |bit| self.has(*bit))
+    }
+
+    /// What a device that offers `offered` and a driver that can use `driver` agree on, before
+    /// the transport and the driver have looked at it (Virtio 1.4, 2.2 and 6).
+    ///
+    /// A device without [`VERSION_1`] is a legacy device: it has 64 bits, and a driver may have
+    /// another set for it, `legacy`. The bits of [`Self::TRANSPORT`] that the device offers stay
+    /// in: what the transport does not know it takes out itself.
+    pub fn negotiate(offered: Self, driver: Self, legacy: Option<Self>) -> Self {
+        let common = match offered.has(VERSION_1) {
+            true => driver.intersection(offered),
+            false => {
+                let [low, _] = legacy.unwrap_or(driver).intersection(offered).words();
+                Self([low, 0])
+            }
+        };
+        common.union(offered.intersection(Self::TRANSPORT))
     }
 }
 
-/// A field of the device configuration space, `T` wide, at a fixed offset.
+/// The type of a configuration field: how wide it is, and its byte order.
 ///
-/// `T` names width and byte order: [`Le32`](crate::virtio::Le32) is little-endian on every device.
-/// The first fields of a device exist always; one that depends on a feature is declared with
-/// [`Field::gated`] and must not be touched unless the feature was negotiated (Virtio 1.4, 2.5.1).
+/// - `u8` and `[u8; N]`: bytes.
+/// - [`Le16`], [`Le32`], [`Le64`]: little-endian on every device; all devices that came with or
+///   after Virtio 1.0, and the traditional balloon (Virtio 1.4, 5.5.4).
+/// - [`Virtio16`], [`Virtio32`], [`Virtio64`]: little-endian, but in the byte order of the CPU on
+///   legacy devices (Virtio 1.4, 2.5.3): the devices that are older.
+pub trait Value {
+    /// What the field is for the driver.
+    type Cpu;
+
+    /// The bytes as they stand in the configuration space.
+    type Bytes: AsRef<[u8]> + AsMut<[u8]> + PartialEq;
+
+    /// So many zero bytes.
+    const ZERO: Self::Bytes;
+
+    /// The width of one access in bytes (Virtio 1.4, 4.1.3.1 and 4.2.2.2): that of the field, or
+    /// 1 for an array of bytes.
+    const ACCESS: usize;
+
+    /// Converts what was read from a device with buffers in `order`.
+    fn from_bytes(bytes: Self::Bytes, order: ByteOrder) -> Self::Cpu;
+
+    /// Converts to what such a device wants to be written.
+    fn to_bytes(value: Self::Cpu, order: ByteOrder) -> Self::Bytes;
+}
+
+impl<const N: usize> Value for [u8; N] {
+    type Cpu = [u8; N];
+    type Bytes = [u8; N];
+    const ZERO: [u8; N] = [0; N];
+    const ACCESS: usize = 1;
+
+    fn from_bytes(bytes: [u8; N], _order: ByteOrder) -> [u8; N] {
+        bytes
+    }
+
+    fn to_bytes(value: [u8; N], _order: ByteOrder) -> [u8; N] {
+        value
+    }
+}
+
+impl Value for u8 {
+    type Cpu = u8;
+    type Bytes = [u8; 1];
+    const ZERO: [u8; 1] = [0];
+    const ACCESS: usize = 1;
+
+    fn from_bytes([byte]: [u8; 1], _order: ByteOrder) -> u8 {
+        byte
+    }
+
+    fn to_bytes(value: u8, _order: ByteOrder) -> [u8; 1] {
+        [value]
+    }
+}
+
+macro_rules! integers {
+    ($($cpu:ident, $bits:literal: $little:ident, $virtio:ident;)*) => {$(
+        impl Value for $little {
+            type Cpu = $cpu;
+            type Bytes = [u8; $bits / 8];
+            const ZERO: Self::Bytes = [0; $bits / 8];
+            const ACCESS: usize = $bits / 8;
+
+            fn from_bytes(bytes: Self::Bytes, _order: ByteOrder) -> $cpu {
+                Self::from_bytes(bytes).to_cpu()
+            }
+
+            fn to_bytes(value: $cpu, _order: ByteOrder) -> Self::Bytes {
+                Self::from_cpu(value).to_bytes()
+            }
+        }
+
+        impl Value for $virtio {
+            type Cpu = $cpu;
+            type Bytes = [u8; $bits / 8];
+            const ZERO: Self::Bytes = [0; $bits / 8];
+            const ACCESS: usize = $bits / 8;
+
+            fn from_bytes(bytes: Self::Bytes, order: ByteOrder) -> $cpu {
+                Self::from_bytes(bytes).to_cpu(order)
+            }
+
+            fn to_bytes(value: $cpu, order: ByteOrder) -> Self::Bytes {
+                Self::from_cpu(value, order).to_bytes()
+            }
+        }
+    )*};
+}
+
+integers! {
+    u16, 16: Le16, Virtio16;
+    u32, 32: Le32, Virtio32;
+    u64, 64: Le64, Virtio64;
+}
+
+/// A field of the device configuration space, of type `T`, at a fixed offset.
+///
+/// `T` names width and byte order, see [`Value`]. The first fields of a device exist always; one
+/// that depends on a feature is declared with [`Field::gated`], and reading or writing it without
+/// the feature is an error that does not reach the device (Virtio 1.4, 2.5.1).
+///
+/// Declare fields as constants: an offset that is not aligned then does not compile.
 #[derive(Clone, Copy)]
 pub struct Field<T> {
     offset: u32,
     feature: Option<FeatureBit>,
-    _width: PhantomData<T>,
+    _type: PhantomData<T>,
 }
 
-impl<T> Field<T> {
+impl<T: Value> Field<T> {
     /// A field at `offset` bytes that every device of its type has.
     pub const fn new(offset: u32) -> Self {
+        // PANIC: Fields are constants, so this happens when they are compiled.
+        // CAST: An offset fits.
+        assert!(offset as usize % T::ACCESS == 0, "a field must be aligned");
         Self {
             offset,
             feature: None,
-            _width: PhantomData,
+            _type: PhantomData,
         }
     }
 
     /// A field at `offset` bytes that exists if `feature` was negotiated.
     pub const fn gated(offset: u32, feature: FeatureBit) -> Self {
         Self {
-            offset,
             feature: Some(feature),
-            _width: PhantomData,
+            ..Self::new(offset)
         }
     }
 
@@ -104,42 +281,68 @@ impl<T> Field<T> {
             Some(bit) => features.has(bit),
         }
     }
+
+    /// Reads the field by accesses of the width that its type asks for.
+    ///
+    /// `get` reads as many bytes as it is given, from an offset in the space.
+    pub fn read_by(&self, mut get: impl FnMut(u32, &mut [u8])) -> T::Bytes {
+        let mut bytes = T::ZERO;
+        let parts = bytes.as_mut().chunks_exact_mut(T::ACCESS);
+
+        for (offset, part) in (self.offset..).step_by(T::ACCESS).zip(parts) {
+            get(offset, part);
+        }
+        bytes
+    }
+
+    /// Writes the field by accesses of the width that its type asks for.
+    ///
+    /// `set` writes the bytes that it is given, to an offset in the space.
+    pub fn write_by(&self, bytes: &T::Bytes, mut set: impl FnMut(u32, &[u8])) {
+        let parts = bytes.as_ref().chunks_exact(T::ACCESS);
+
+        for (offset, part) in (self.offset..).step_by(T::ACCESS).zip(parts) {
+            set(offset, part);
+        }
+    }
+
+    /// Tells whether the device may change the field while it is read (Virtio 1.4, 2.5.1).
+    pub const fn tears(&self) -> bool {
+        size_of::<T::Bytes>() > T::ACCESS || T::ACCESS > 4
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// How often a device may change its configuration while it is read: more often, and it will be
+/// doing so for ever.
+pub const MAX_CHANGES: usize = 64;
 
-    #[test]
-    fn bits_fall_into_the_right_word() {
-        let set = Features::from_words([1 << 32, 1 << 63]);
+/// Reads something that takes several accesses until it is sure that all of it belongs together
+/// (Virtio 1.4, 2.5.1 and 2.5.4).
+///
+/// `generation` reads the generation counter of the configuration, `None` on devices that have
+/// none, legacy ones: there two results in a row must agree. `None` if the device changed its
+/// configuration [`MAX_CHANGES`] times.
+///
+/// # Errors
+///
+/// What `read` says.
+pub fn consistent<R: PartialEq, E>(
+    mut generation: impl FnMut() -> Option<u32>,
+    mut read: impl FnMut() -> Result<R, E>,
+) -> Result<Option<R>, E> {
+    let mut before = (generation(), None);
 
-        for bit in 0..=Features::BITS {
-            assert_eq!(set.has(bit), bit == VERSION_1 || bit == 127, "bit {bit}");
+    for _ in 0..=MAX_CHANGES {
+        let value = Some(read()?);
+        let now = generation();
+        let same = match now {
+            Some(_) => now == before.0,
+            None => value == before.1,
+        };
+        if same {
+            return Ok(value);
         }
-        assert!(!set.has(FeatureBit::MAX));
+        before = (now, value);
     }
-
-    #[test]
-    fn without_takes_out_one_bit_only() {
-        let all = Features::from_words([u64::MAX; 2]);
-
-        assert_eq!(all.without(0).words(), [!1, u64::MAX]);
-        assert_eq!(all.without(63).words(), [!(1 << 63), u64::MAX]);
-        assert_eq!(all.without(64).words(), [u64::MAX, !1]);
-        assert_eq!(all.without(127).words(), [u64::MAX, !(1 << 63)]);
-        assert_eq!(all.without(Features::BITS), all);
-        assert_eq!(all.without(5).without(5), all.without(5));
-    }
-
-    #[test]
-    fn gated_field_exists_with_its_feature_only() {
-        let none = Features::default();
-        let field = Field::<u32>::gated(8, 70);
-
-        assert!(Field::<u32>::new(0).exists(none));
-        assert!(!field.exists(none));
-        assert!(field.exists(Features::from_words([0, 1 << 6])));
-        assert_eq!(field.offset(), 8);
-    }
+    Ok(None)
 }

@@ -6,15 +6,14 @@
 
 use super::{
     bindings,
-    endian::{
-        ByteOrder,
-        Le32, //
-    }, //
+    endian::ByteOrder, //
 };
 use crate::config::{
+    consistent,
     FeatureBit,
     Features,
     Field,
+    Value,
     VERSION_1, //
 };
 
@@ -90,42 +89,92 @@ impl<'a> Device<device::Core<'a>> {
 impl Device<device::Bound> {
     /// Reads a configuration field.
     ///
+    /// A field that takes several accesses is read again until none of them saw another state of
+    /// the device than the others.
+    ///
     /// # Errors
     ///
     /// `ENOENT` if the field depends on a feature that was not negotiated, or if the transport has
-    /// no configuration space for this device.
+    /// no configuration space for this device; `EIO` if the device does not stop to change it.
     ///
     /// # Context
     ///
     /// May sleep.
-    pub fn read(&self, field: &Field<Le32>) -> Result<u32> {
+    pub fn read<T: Value>(&self, field: &Field<T>) -> Result<T::Cpu> {
+        let bytes = match field.tears() {
+            true => self.read_together(|| self.read_once(field))?,
+            false => self.read_once(field)?,
+        };
+
+        Ok(T::from_bytes(bytes, self.byte_order()))
+    }
+
+    /// Reads several fields that belong together: `read` is called until the device did not change
+    /// its configuration meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// What `read` says; `EIO` if the device does not stop to change its configuration.
+    ///
+    /// # Context
+    ///
+    /// May sleep.
+    pub fn read_together<R: PartialEq>(&self, read: impl FnMut() -> Result<R>) -> Result<R> {
+        consistent(|| self.generation(), read)?.ok_or_else(|| {
+            dev_err!(
+                self,
+                "the device does not stop to change its configuration\n"
+            );
+            EIO
+        })
+    }
+
+    /// Reads the bytes of a configuration field, which may belong to different states of the
+    /// device.
+    fn read_once<T: Value>(&self, field: &Field<T>) -> Result<T::Bytes> {
         let get = self.ops().get.ok_or(ENOENT)?;
         if !field.exists(self.features()) {
             return Err(ENOENT);
         }
-        let mut bytes = [0u8; 4];
-        // SAFETY: The device is bound, hence valid; `bytes` has the four bytes that are asked for.
-        unsafe { get(self.as_raw(), field.offset(), bytes.as_mut_ptr().cast(), 4) };
-        Ok(Le32::from_bytes(bytes).to_cpu())
+        Ok(field.read_by(|offset, part| {
+            if let Ok(len) = c_uint::try_from(part.len()) {
+                // SAFETY: The device is bound, hence valid; `part` has as many bytes as asked for.
+                unsafe { get(self.as_raw(), offset, part.as_mut_ptr().cast(), len) };
+            }
+        }))
+    }
+
+    /// The generation counter of the configuration (Virtio 1.4, 2.5.1); `None` if there is none.
+    fn generation(&self) -> Option<u32> {
+        if !self.features().has(VERSION_1) {
+            return None;
+        }
+        let generation = self.ops().generation?;
+        // SAFETY: The device is bound, hence valid and registered.
+        Some(unsafe { generation(self.as_raw()) })
     }
 
     /// Writes a configuration field.
     ///
     /// # Errors
     ///
-    /// As for [`Self::read`].
+    /// `ENOENT` as for [`Self::read`].
     ///
     /// # Context
     ///
     /// May sleep.
-    pub fn write(&self, field: &Field<Le32>, value: u32) -> Result {
+    pub fn write<T: Value>(&self, field: &Field<T>, value: T::Cpu) -> Result {
         let set = self.ops().set.ok_or(ENOENT)?;
         if !field.exists(self.features()) {
             return Err(ENOENT);
         }
-        let bytes = Le32::from_cpu(value).to_bytes();
-        // SAFETY: The device is bound, hence valid; `bytes` has the four bytes that are announced.
-        unsafe { set(self.as_raw(), field.offset(), bytes.as_ptr().cast(), 4) };
+        let bytes = T::to_bytes(value, self.byte_order());
+        field.write_by(&bytes, |offset, part| {
+            if let Ok(len) = c_uint::try_from(part.len()) {
+                // SAFETY: The device is bound, hence valid; `part` has the bytes announced.
+                unsafe { set(self.as_raw(), offset, part.as_ptr().cast(), len) };
+            }
+        });
         Ok(())
     }
 

@@ -4,7 +4,7 @@
 //!
 //! A value must be converted by name before it can be used, so that a missing conversion does not
 //! compile. Follows Virtio 1.4, 1.4 (all multi-byte fields are little-endian). Legacy devices use
-//! the byte order of the CPU instead, which is the same on the architectures this is built for.
+//! the byte order of the CPU instead: [`Virtio32`] and its like need a [`ByteOrder`] to convert.
 
 macro_rules! little_endian {
     ($(#[$doc:meta] $name:ident($int:ty);)*) => {$(
@@ -46,6 +46,52 @@ little_endian! {
     Le64(u64);
 }
 
+macro_rules! by_device {
+    ($(#[$doc:meta] $name:ident($int:ty);)*) => {$(
+        #[$doc]
+        #[repr(transparent)]
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+        pub struct $name($int);
+
+        impl $name {
+            /// Converts from the byte order of the CPU.
+            pub const fn from_cpu(value: $int, order: ByteOrder) -> Self {
+                match order {
+                    ByteOrder::Little => Self(value.to_le()),
+                    ByteOrder::Native => Self(value),
+                }
+            }
+
+            /// Converts to the byte order of the CPU.
+            pub const fn to_cpu(self, order: ByteOrder) -> $int {
+                match order {
+                    ByteOrder::Little => <$int>::from_le(self.0),
+                    ByteOrder::Native => self.0,
+                }
+            }
+
+            /// The bytes as they stand in memory.
+            pub const fn to_bytes(self) -> [u8; size_of::<$int>()] {
+                self.0.to_ne_bytes()
+            }
+
+            /// Takes the bytes as they stand in memory.
+            pub const fn from_bytes(bytes: [u8; size_of::<$int>()]) -> Self {
+                Self(<$int>::from_ne_bytes(bytes))
+            }
+        }
+    )*};
+}
+
+by_device! {
+    /// A 16-bit integer in memory that a device reads or writes, little-endian or legacy.
+    Virtio16(u16);
+    /// A 32-bit integer in memory that a device reads or writes, little-endian or legacy.
+    Virtio32(u32);
+    /// A 64-bit integer in memory that a device reads or writes, little-endian or legacy.
+    Virtio64(u64);
+}
+
 // Host tests have no kernel crate.
 #[cfg(not(test))]
 mod bytes {
@@ -60,6 +106,15 @@ mod bytes {
 
     // SAFETY: As above.
     unsafe impl AsBytes for Le64 {}
+
+    // SAFETY: As above.
+    unsafe impl AsBytes for Virtio16 {}
+
+    // SAFETY: As above.
+    unsafe impl AsBytes for Virtio32 {}
+
+    // SAFETY: As above.
+    unsafe impl AsBytes for Virtio64 {}
 }
 
 /// The byte order of a device's buffers where the specification leaves it to the kind of interface
