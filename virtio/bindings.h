@@ -9,6 +9,7 @@
 #include <linux/oom.h>
 #include <linux/page_reporting.h>
 #include <linux/virtio.h>
+#include <linux/virtio_anchor.h>
 #include <linux/virtio_balloon.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_ids.h>
