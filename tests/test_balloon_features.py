@@ -185,6 +185,34 @@ def test_deflate_on_oom(guests: Factory, kernel: str, driver: str) -> None:
     assert host_pages(guest) == set()
 
 
+@pytest.mark.everyday("transport", {"stock": [], "full": ["modern"]})
+@pytest.mark.parametrize("transport", list(TRANSPORTS))
+def test_free_page_hint(guests: Factory, kernel: str, driver: str, transport: str) -> None:
+    """If this fails a migration sends memory that the guest does not use, or the guest is left without that memory when it is over."""
+    device = f"{DEVICE}{TRANSPORTS[transport]},free-page-hint=on,iothread=thread0"
+    guest = guests(
+        kernel=kernel, driver=driver, memory_mib=384, swap_mib=0, balloon=device, files=PROGRAMS, qemu_options=["-object", "iothread,id=thread0"],
+    ).start()
+    assert FREE_PAGE_HINT in features(guest)
+    total = total_kib(guest)
+    inflate(guest, 20, total)
+    for number in (1, 2):
+        # So that there is something to send, had the driver not said that it is free.
+        use_memory(guest, 230 << 10)
+        before = guest.balloon_debugfs()["hinted_blocks"] if driver == "rust" else 0
+        free = guest.meminfo()["MemFree"] >> 10
+        guest.qmp("migrate", uri="exec:cat >/dev/null")
+        guest.wait_for(lambda: guest.qmp("query-migrate")["status"] == "completed", 60, "the migration does not end")
+        assert guest.qmp("query-migrate")["ram"]["transferred"] >> 20 < 150
+        guest.qmp("cont")
+        if driver == "rust":
+            guest.wait_for(lambda: guest.balloon_debugfs()["hint_blocks_kept"] == 0, 20, "blocks are kept although the migration is over")
+            assert guest.balloon_debugfs()["hint_rounds"] >= number
+            assert (guest.balloon_debugfs()["hinted_blocks"] - before) * 4 > free / 2
+    use_memory(guest, 230 << 10)
+    inflate(guest, 0, total)
+
+
 def total_kib_unchanged(guest: Guest) -> int:
     """MemTotal, with pages in the balloon."""
     return guest.meminfo()["MemTotal"]

@@ -178,8 +178,11 @@ impl Driver for BalloonDriver {
     }
 
     fn config_changed(_dev: &Device<Bound>, data: Pin<&Balloon<'_>>) {
-        data.engine.shared.wake_for_config();
-        data.engine.shared.info.ring();
+        let shared = &data.engine.shared;
+
+        shared.hints.expect_command();
+        shared.wake_for_config();
+        shared.info.ring();
     }
 
     fn notified(_dev: &Device<Bound>, data: Pin<&Balloon<'_>>, place: usize) {

@@ -45,6 +45,11 @@ use kernel::{
     num::casts::usize_as_u64,
     prelude::*,
     sync::{
+        atomic::{
+            Atomic,
+            Full,
+            Release, //
+        },
         Arc,
         Mutex, //
     },
@@ -102,11 +107,13 @@ impl Payload for Hint {
     }
 }
 
-/// The blocks that came back from the device.
+/// The blocks that came back from the device, and the news from there.
 #[pin_data]
 pub(super) struct Store {
     #[pin]
     pile: Mutex<Pile>,
+    /// The device may have another command.
+    news: Atomic<bool>,
 }
 
 impl Store {
@@ -114,7 +121,17 @@ impl Store {
     pub(super) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             pile <- new_mutex!(Pile::default()),
+            news: Atomic::new(true),
         })
+    }
+
+    /// Makes the thread read the command when it looks next.
+    ///
+    /// # Context
+    ///
+    /// Any, interrupts included.
+    pub(super) fn expect_command(&self) {
+        self.news.store(true, Release);
     }
 
     /// Number of blocks.
@@ -171,6 +188,8 @@ struct State<'a> {
     queue: Option<HintQueue<'a>>,
     /// Buffers that the device has.
     in_flight: usize,
+    /// What the device has commanded.
+    command: u32,
     /// The command id that the last round was opened with; [`STOP`] if there was none.
     last: u32,
     /// That round was not ended yet.
@@ -207,6 +226,7 @@ impl<'a> Hints<'a> {
                 state <- new_mutex!(State {
                     queue,
                     in_flight: 0,
+                    command: STOP,
                     last: STOP,
                     open: false,
                     since: Instant::now(),
@@ -224,6 +244,7 @@ impl<'a> Hints<'a> {
         st.queue = queue;
         st.last = STOP;
         st.said_broken = false;
+        self.shared.hints.expect_command();
     }
 
     /// Resets the device and gives all blocks back to the kernel.
@@ -253,11 +274,7 @@ impl<'a> Hints<'a> {
         if self.is_broken(st) {
             return None;
         }
-        // While a sleep transition is under way all blocks go back.
-        let command = match self.shared.is_asleep() {
-            true => DONE,
-            false => self.dev.read(&COMMAND_ID).unwrap_or(DONE),
-        };
+        let command = self.command(st);
         if st.open && command != st.last && !self.end_round(st) {
             return Some(st.poll);
         }
@@ -276,6 +293,22 @@ impl<'a> Hints<'a> {
             self.offer(st);
         }
         self.next_look(st)
+    }
+
+    /// What to do.
+    ///
+    /// The device is asked only after it had said that something changed: QEMU's reads as [`STOP`]
+    /// as soon as it has seen a round begin, without meaning that.
+    fn command(&self, st: &mut State<'a>) -> u32 {
+        if self.shared.hints.news.xchg(false, Full) {
+            // The transport has a configuration space, or `probe` would have failed.
+            st.command = self.dev.read(&COMMAND_ID).unwrap_or(DONE);
+        }
+        // While a sleep transition is under way all blocks go back.
+        match self.shared.is_asleep() {
+            true => DONE,
+            false => st.command,
+        }
     }
 
     /// Keeps the blocks that the device has seen.
