@@ -8,12 +8,11 @@
 pub mod balloon_page;
 pub mod kthread;
 pub mod mem;
+pub mod notifier;
 pub mod offline_page;
-pub mod oom_notifier;
 pub mod page_block;
 pub mod page_list;
 pub mod page_reporting;
-pub mod pm_notifier;
 pub mod random;
 pub mod shrinker;
 pub mod vm_stat;

@@ -34,8 +34,11 @@ use crate::{
     },
     kernel_ext::{
         kthread,
-        oom_notifier::OomNotifier,
-        pm_notifier::PmNotifier, //
+        notifier::{
+            Notifier,
+            Oom,
+            Pm, //
+        }, //
     },
     virtio::{
         id::IdTable,
@@ -70,8 +73,8 @@ pub(crate) struct Balloon<'a> {
     _state: File<Arc<Shared>>,
     dir: Dir,
     #[pin]
-    _listener: PmNotifier<Listener>,
-    _oom: Option<Pin<KBox<OomNotifier<oom::Listener>>>>,
+    _listener: Notifier<Pm, Listener>,
+    _oom: Option<Pin<KBox<Notifier<Oom, oom::Listener>>>>,
     #[pin]
     informer: Informer<'a>,
     #[pin]
@@ -101,7 +104,7 @@ impl<'a> Balloon<'a> {
                 engine <- Engine::new(dev, shared.clone(), queues.pages),
                 informer <- Informer::new(dev, shared.clone(), queues.info),
                 _oom: oom,
-                _listener <- PmNotifier::new(Listener(shared.clone())),
+                _listener <- Notifier::new(Listener(shared.clone()), 0),
                 dir,
                 _state <- dir.read_callback_file(c"state", shared, &|shared, f| shared.show(f)),
             }? Error))

@@ -10,9 +10,10 @@ use super::{
     shared::Shared, //
 };
 use crate::kernel_ext::{
-    oom_notifier::{
-        self,
-        OomNotifier, //
+    notifier::{
+        Notifier,
+        Oom,
+        OomHandler, //
     },
     wait::Mode, //
 };
@@ -94,13 +95,13 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// `ENOMEM`, or what [`OomNotifier::new`] says.
-    pub(super) fn register(shared: Arc<Shared>) -> Result<Pin<KBox<OomNotifier<Self>>>> {
-        KBox::pin_init(OomNotifier::new(Self(shared), PRIORITY), GFP_KERNEL)
+    /// `ENOMEM`, or what [`Notifier::new`] says.
+    pub(super) fn register(shared: Arc<Shared>) -> Result<Pin<KBox<Notifier<Oom, Self>>>> {
+        KBox::pin_init(Notifier::new(Self(shared), PRIORITY), GFP_KERNEL)
     }
 }
 
-impl oom_notifier::Handler for Listener {
+impl OomHandler for Listener {
     fn free_pages(&self) -> usize {
         let shared = &*self.0;
         let figures = &shared.figures;

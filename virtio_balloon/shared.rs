@@ -10,9 +10,9 @@ use super::{
     report::LetterBox, //
 };
 use crate::kernel_ext::{
-    pm_notifier::{
-        self,
-        Event, //
+    notifier::{
+        PmEvent,
+        PmHandler, //
     },
     wait::{
         new_wait_queue,
@@ -330,15 +330,15 @@ impl Shared {
 /// Listens for sleep transitions on behalf of [`Shared`].
 pub(super) struct Listener(pub(super) Arc<Shared>);
 
-impl pm_notifier::Handler for Listener {
-    fn notify(&self, event: Event) {
+impl PmHandler for Listener {
+    fn notify(&self, event: PmEvent) {
         let shared = &*self.0;
 
         match event {
-            Event::SleepPrepare => shared.pause.store(true, Release),
-            Event::PostSleep => shared.pause.store(false, Release),
-            Event::RestorePrepare => shared.hold_at_zero.store(true, Release),
-            Event::PostRestore => shared.hold_at_zero.store(false, Release),
+            PmEvent::SleepPrepare => shared.pause.store(true, Release),
+            PmEvent::PostSleep => shared.pause.store(false, Release),
+            PmEvent::RestorePrepare => shared.hold_at_zero.store(true, Release),
+            PmEvent::PostRestore => shared.hold_at_zero.store(false, Release),
         }
         shared.wake();
         shared.info.ring();
@@ -347,7 +347,7 @@ impl pm_notifier::Handler for Listener {
             shared.hints.empty();
             shared.end_reports();
         }
-        if event == Event::RestorePrepare {
+        if event == PmEvent::RestorePrepare {
             shared.wait_until_empty();
         }
     }
