@@ -19,7 +19,7 @@ BOTH = ["stock", "full"]
 # What `make test-debug` runs: its own tests, and those of the drivers that do not measure time.
 DEBUG_TESTS = (
     "tests/debug", "tests/test_balloon_inflate.py", "tests/test_balloon_remove.py", "tests/test_balloon_sleep.py",
-    "tests/test_balloon_device.py",
+    "tests/test_balloon_device.py", "tests/test_balloon_services.py",
 )
 
 

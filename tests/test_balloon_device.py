@@ -21,7 +21,7 @@ from device.behaviour import (
 from lab.guest import SWAP_DEVICE
 from lab.guest.logs import log_dir
 
-pytestmark = pytest.mark.everyday("rig", {"stock": ["split"], "full": ["packed"]})
+pytestmark = pytest.mark.everyday("rig", {"stock": ["split"], "full": ["packed"], "debug": ["packed"]})
 
 REQUEST = 1024
 """Pages in one request of our driver."""
@@ -318,6 +318,32 @@ def test_resume_on_a_device_in_another_state(rig: Rig) -> None:
     assert len(deflated) == SIZE and set(deflated) == pages
     assert [request.queue for request in device.requests][-1] == INFLATE
     assert len(rig.log()) == 1
+
+
+def test_resume_after_a_device_broke_before_it_was_told(rig: Rig) -> None:
+    """The old device has agreed to pages and still reads 0, like a new one: `actual` does not tell them apart."""
+    device = rig.device
+
+    def replace() -> None:
+        device.forget()
+        device.num_pages = SIZE
+
+    rig.load(SIZE, mute)
+    asked = wait_in_flight(rig, IN_FLIGHT)
+    with device.lock:
+        for request in asked[:3]:
+            device.answer(request, interrupt=False)
+        id_out_of_range(device, asked[3])
+    rig.guest.wait_for(lambda: rig.state()["broken"] == "1", 20, "the lie goes unnoticed")
+    assert not any(device.actual_writes), "the driver was to break before it says how large the balloon is"
+    sleep_and_resume(rig, replace)
+    rig.settle(SIZE)
+    queues = [request.queue for request in device.requests]
+    assert queues == sorted(queues, reverse=True), "first everything is deflated"
+    assert pfns([request for request in device.requests if request.queue == DEFLATE]) == pfns(asked)
+    # The new device has none of them.
+    assert all(text.endswith("not in the balloon") for text in device.violations)
+    device.violations.clear()
 
 
 def pfns(requests: list[Request]) -> set[int]:

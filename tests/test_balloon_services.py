@@ -17,7 +17,7 @@ from device import (
     FREE_PAGE_HINT, INFLATE, MUST_TELL_HOST, PAGE_POISON, REPORTING, STATS_VQ, BalloonDevice, DeviceGuest, Rig,
 )
 
-from lab.guest import SWAP_DEVICE
+from lab.guest import SWAP_DEVICE, facts
 from lab.guest.logs import log_dir
 
 ALL = STATS_VQ | FREE_PAGE_HINT | PAGE_POISON | REPORTING
@@ -25,13 +25,16 @@ FORMATS = {"split": ALL | MUST_TELL_HOST, "packed": ALL}
 OPTIONS = {"split": [], "packed": ["page_poison=1"]}
 POISON = 0xAAAAAAAA
 
+KERNEL = list(facts().kernels)[-1]
+"""The one for the tests that need only one: `full`, or `debug`."""
+
 SIZE = 8192
 """Pages of a balloon of 32 MiB."""
 
 BLOCK = 4 << 20
 """Bytes in a block of hinted pages."""
 
-pytestmark = pytest.mark.everyday("rig", {"stock": ["split"], "full": ["packed"]})
+pytestmark = pytest.mark.everyday("rig", {"stock": ["split"], "full": ["packed"], "debug": ["split"]})
 
 USE_MEMORY = "dd if=/dev/zero of=/tmp/file bs=1M count=200 2>/dev/null && rm /tmp/file"
 """Script that fills 200 MiB of memory and frees them again."""
@@ -240,7 +243,7 @@ def test_queue_numbers() -> None:
     with BalloonDevice(features=FREE_PAGE_HINT | REPORTING) as device:
         logs = log_dir("test_balloon_services-queue_numbers", "guest")
         options = ["page_reporting.page_reporting_delay_ms=100"]
-        with DeviceGuest("guest", device, kernel="full", logs=logs, swap_mib=0, kernel_options=options) as guest:
+        with DeviceGuest("guest", device, kernel=KERNEL, logs=logs, swap_mib=0, kernel_options=options) as guest:
             guest.run("modprobe virtio_balloon")
             device.set_target(SIZE)
             guest.wait_for(lambda: device.actual == SIZE, 20, "no inflation")
@@ -250,3 +253,29 @@ def test_queue_numbers() -> None:
             guest.wait_for(lambda: bool(device.reports.blocks), 30, "no reports")
             guest.run("rmmod virtio_balloon")
             assert not device.pages and device.violations == []
+
+
+def test_reports_to_two_devices() -> None:
+    """The kernel has room for one reporter: the driver declines the feature for the other device, and has it when the first is gone."""
+    with BalloonDevice(features=REPORTING) as one, BalloonDevice(features=REPORTING) as other:
+        logs = log_dir("test_balloon_services-two_devices", "guest")
+        options = ["page_reporting.page_reporting_delay_ms=100"]
+        with DeviceGuest("guest", one, other, kernel=KERNEL, logs=logs, swap_mib=0, kernel_options=options) as guest:
+            guest.run("modprobe virtio_balloon")
+            for device in (one, other):
+                device.set_target(SIZE)
+            guest.wait_for(lambda: one.actual == other.actual == SIZE, 20, "no inflation")
+            assert not one.pages & other.pages
+            guest.wait_for(lambda: bool(one.reports.blocks), 30, "no reports")
+            assert [bool(device.features[-1] & REPORTING) for device in (one, other)] == [True, False]
+            driver = "/sys/bus/virtio/drivers/virtio_balloon"
+            guest.run(f"echo virtio0 >{driver}/unbind; echo virtio1 >{driver}/unbind; echo virtio1 >{driver}/bind")
+            assert other.features[-1] & REPORTING
+            other.set_target(SIZE)
+            guest.wait_for(lambda: other.actual == SIZE and bool(other.reports.blocks), 30, "no reports")
+            guest.run(f"echo virtio0 >{driver}/bind")
+            assert not one.features[-1] & REPORTING
+            one.set_target(SIZE)
+            guest.wait_for(lambda: one.actual == SIZE, 20, "no inflation")
+            guest.run("rmmod virtio_balloon")
+            assert not one.pages and not other.pages and one.violations == other.violations == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +18,17 @@ class DeviceGuest(Guest):
     What the harness asks QEMU about a balloon (`set_target()`, `actual()`, `traffic()`) the device itself tells here.
     """
 
-    def __init__(self, name: str, device: BalloonDevice, *, memory_mib: int = 512, qemu_options: Sequence[str] = (), **options: Any) -> None:
-        """As for `Guest`; the size of guest pages that the device knows is 4 KiB."""
+    def __init__(self, name: str, device: BalloonDevice, *others: BalloonDevice, memory_mib: int = 512, **options: Any) -> None:
+        """As for `Guest`, with a balloon on each of the devices; the size of guest pages that they know is 4 KiB."""
         self.device = device
         super().__init__(
             name,
             memory_mib=memory_mib,
-            balloon=f"vhost-user-test-device-pci,chardev=device,virtio-id=5,num_vqs={len(device.queue_names)},config_size={CONFIG_SIZE},"
-                    f"vq_size={QUEUE_SIZE}" + (",packed=on" if device.packed else ""),
+            balloon=_model("device", device),
             qemu_options=[
-                "-chardev", f"socket,id=device,path={device.socket}",
+                *_socket("device", device),
                 "-object", f"memory-backend-memfd,id=ram,size={memory_mib}M,share=on", "-machine", "memory-backend=ram",
-                *qemu_options,
+                *(word for i, other in enumerate(others) for word in (*_socket(f"other{i}", other), "-device", _model(f"other{i}", other))),
             ],
             **options,
         )
@@ -41,3 +39,14 @@ class DeviceGuest(Guest):
         super().stop()
         with self.device.lock:
             Path(self.logs, "device.log").write_text("\n".join([*self.device.history, ""]))
+
+
+def _socket(name: str, device: BalloonDevice) -> list[str]:
+    """Options for QEMU's connection to a device."""
+    return ["-chardev", f"socket,id={name},path={device.socket}"]
+
+
+def _model(name: str, device: BalloonDevice) -> str:
+    """A device at the other end of that connection, as `-device` takes it."""
+    packed = ",packed=on" if device.packed else ""
+    return f"vhost-user-test-device-pci,chardev={name},virtio-id=5,num_vqs={len(device.queue_names)},config_size={CONFIG_SIZE},vq_size={QUEUE_SIZE}{packed}"

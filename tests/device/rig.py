@@ -19,8 +19,10 @@ class Rig:
         """Boots the guest, which takes `options`, on a device that offers `features` instead of those in `FORMATS`."""
         self.device = BalloonDevice(packed=ring == "packed", features=FORMATS[ring] if features is None else features)
         # Where the rings are modules they are ours, so that both kinds meet every device.
-        ours = {"virtio_ring"} if kernel == "full" else set()
-        self.guest = DeviceGuest(f"{kernel}-{ring}", self.device, kernel=kernel, rust=ours, logs=logs, **options)
+        ours = set() if kernel == "stock" else {"virtio_ring"}
+        # The detectors of the kernel `debug` take some memory for themselves.
+        memory = 1024 if kernel == "debug" else 512
+        self.guest = DeviceGuest(f"{kernel}-{ring}", self.device, memory_mib=memory, kernel=kernel, rust=ours, logs=logs, **options)
         try:
             self.guest.start()
             # Compaction would migrate balloon pages at times of its own choice.
