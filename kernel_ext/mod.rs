@@ -6,6 +6,7 @@
 //! inside it.
 
 pub mod balloon_page;
+pub mod hwrng;
 pub mod kthread;
 pub mod mem;
 pub mod notifier;
@@ -14,6 +15,8 @@ pub mod page_block;
 pub mod page_list;
 pub mod page_reporting;
 pub mod random;
+pub mod registration;
+pub mod sg;
 pub mod shrinker;
 pub mod vm_stat;
 pub mod wait;

@@ -4,6 +4,8 @@
 //!
 //! C headers: `include/linux/gfp.h`, `include/linux/mmzone.h`.
 
+use super::sg::Writable;
+
 use core::{
     mem::ManuallyDrop,
     ptr::{
@@ -52,10 +54,12 @@ impl PageBlock {
         // INVARIANT: The caller of `alloc_pages` owns the pages.
         NonNull::new(unsafe { bindings::alloc_pages(FREE_ONLY, ORDER) }).map(Self)
     }
+}
 
-    /// The first page, for those who tell a device of the block.
-    pub fn as_raw(&mut self) -> *mut bindings::page {
-        self.0.as_ptr()
+impl<'a> From<&'a mut PageBlock> for Writable<'a> {
+    fn from(block: &'a mut PageBlock) -> Self {
+        // SAFETY: By the type invariant the pages belong to the block, wherever that moves.
+        unsafe { Self::pages(block.0.as_ptr(), PageBlock::BYTES) }
     }
 }
 

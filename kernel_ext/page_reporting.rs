@@ -4,6 +4,7 @@
 //!
 //! One reporter at a time in the whole system. C header: `include/linux/page_reporting.h`.
 
+use super::sg::Writable;
 use crate::virtio::bindings;
 
 use core::{
@@ -66,10 +67,12 @@ impl Pages {
         // SAFETY: By the type invariant.
         unsafe { self.done.as_ref() }.reported.store(true, Release);
     }
+}
 
-    /// The scatter list, for those who tell a device of the pages.
-    pub fn as_raw(&mut self) -> *mut bindings::scatterlist {
-        self.list.as_ptr()
+impl<'a> From<&'a mut Pages> for Writable<'a> {
+    fn from(pages: &'a mut Pages) -> Self {
+        // SAFETY: By the type invariant the list and its pages are there until `pages` is dropped.
+        unsafe { Self::from_list(pages.list.as_ptr()) }
     }
 }
 

@@ -8,10 +8,12 @@
 use core::pin::Pin;
 use kernel::{
     bindings,
+    current,
     prelude::*,
     sync::LockClassKey,
     task::{
         might_sleep,
+        Task,
         MAX_SCHEDULE_TIMEOUT, //
     },
     time::{
@@ -30,16 +32,34 @@ pub enum Mode {
     Freezable,
     /// Let it wait; the wait must be short.
     Brief,
+    /// Stop waiting when it is sent a signal, which also freezes it, or when it is a kernel thread
+    /// that is asked to stop.
+    Interruptible,
 }
 
 impl Mode {
-    /// The task state of a waiter; neither counts as load nor takes signals.
+    /// The task state of a waiter, which does not count as load.
     fn state(self) -> c_uint {
         match self {
             Self::Freezable => bindings::TASK_IDLE | bindings::TASK_FREEZABLE,
             Self::Brief => bindings::TASK_IDLE,
+            Self::Interruptible => bindings::TASK_INTERRUPTIBLE,
         }
     }
+
+    /// Tells whether the current task must not wait any longer.
+    fn is_interrupted(self) -> bool {
+        self == Self::Interruptible && (current!().signal_pending() || should_stop())
+    }
+}
+
+/// Tells whether the current task is a kernel thread that was asked to stop.
+fn should_stop() -> bool {
+    // SAFETY: The current task exists. Only its own flags are looked at.
+    let flags = unsafe { (*Task::current_raw()).flags };
+
+    // SAFETY: The current task is a kernel thread if this is called.
+    flags & bindings::PF_KTHREAD != 0 && unsafe { bindings::kthread_should_stop() }
 }
 
 /// A queue of waiting tasks.
@@ -89,7 +109,7 @@ impl WaitQueue {
     ///
     /// Returns whether the condition holds. It is looked at before the first wait and after each
     /// wake-up; a wake-up between look and wait is not lost. A kernel thread that was asked to stop
-    /// does not sleep here, so its condition should cover that.
+    /// does not sleep here, so its condition should cover that, unless `mode` does.
     ///
     /// # Context
     ///
@@ -118,6 +138,9 @@ impl WaitQueue {
             let Some(left) = jiffies_left(start, timeout) else {
                 break false;
             };
+            if mode.is_interrupted() {
+                break false;
+            }
             // Wakers that never let a task sleep must not keep the others from running.
             might_sleep();
             // SAFETY: `entry` is on the queue and its task is the current one.

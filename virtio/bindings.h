@@ -6,6 +6,7 @@
  * already comes from kernel::bindings, so that the types unify.
  */
 #include <linux/balloon.h>
+#include <linux/hw_random.h>
 #include <linux/oom.h>
 #include <linux/page_reporting.h>
 #include <linux/virtio.h>

@@ -12,7 +12,7 @@ export VIRTIO_BINDINGS := $(abspath $(obj))/virtio_bindings.rs
 virtio_bindings_types := virtio_device virtio_driver virtio_device_id \
 	virtio_config_ops virtio_map virtio_map_ops virtqueue virtqueue_info \
 	vq_callback_t virtio_shm_region vduse_vq_group vringh_config_ops \
-	balloon_dev_info page_reporting_dev_info vring vring_desc(_t)? vring_avail(_t)? vring_used(_t)? \
+	balloon_dev_info page_reporting_dev_info hwrng vring vring_desc(_t)? vring_avail(_t)? vring_used(_t)? \
 	vring_used_elem(_t)? __virtio(16|32|64) \
 	[us](8|16|32|64)_? __[us](8|16|32|64) __le(16|32|64) bool_ dma_addr_t gfp_t
 virtio_bindings_functions := __register_virtio_driver unregister_virtio_driver \
@@ -21,6 +21,7 @@ virtio_bindings_functions := __register_virtio_driver unregister_virtio_driver \
 	virtqueue_is_broken virtqueue_get_vring_size balloon_page_alloc \
 	balloon_page_list_enqueue balloon_page_list_dequeue \
 	register_oom_notifier unregister_oom_notifier \
+	hwrng_register hwrng_unregister \
 	page_reporting_register page_reporting_unregister \
 	virtio_break_device __virtio_unbreak_device \
 	(un)?register_virtio_device virtio_config_(changed|driver_(en|dis)able) \

@@ -28,6 +28,12 @@ use kernel::{
     types::Opaque, //
 };
 
+#[cfg(CONFIG_VIRTIO_HARDEN_NOTIFICATION)]
+compile_error!("drivers in Rust do not know how to make a hardened device live");
+
+/// `DRIVER_OK` of the device status (Virtio 1.4, 2.1).
+const STATUS_DRIVER_OK: u8 = 4;
+
 /// `DEVICE_NEEDS_RESET` of the device status (Virtio 1.4, 2.1).
 const STATUS_NEEDS_RESET: u8 = 64;
 
@@ -196,6 +202,18 @@ impl Device<device::Bound> {
         };
         // SAFETY: The device is bound, hence valid and registered.
         unsafe { get(self.as_raw()) }
+    }
+
+    /// Tells the device that the driver is ready (`DRIVER_OK`), as `virtio_device_ready()` does.
+    ///
+    /// # Context
+    ///
+    /// May sleep.
+    pub(super) fn make_live(&self) {
+        if let Some(set) = self.ops().set_status {
+            // SAFETY: The device is bound, hence valid and registered.
+            unsafe { set(self.as_raw(), self.status() | STATUS_DRIVER_OK) };
+        }
     }
 
     /// Resets the device: it neither notifies nor touches memory of the driver any more.

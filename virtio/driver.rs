@@ -17,7 +17,10 @@ use super::{
 };
 use crate::{
     config::FeatureBit,
-    kernel_ext::kthread, //
+    kernel_ext::{
+        kthread,
+        registration::Registration, //
+    }, //
 };
 
 use core::{
@@ -38,7 +41,8 @@ use kernel::{
     driver,
     error::{
         from_result,
-        to_result, //
+        to_result,
+        VTABLE_DEFAULT_ERROR, //
     },
     new_mutex,
     prelude::*,
@@ -49,42 +53,60 @@ use kernel::{
 
 /// A virtio driver.
 ///
-/// The order of calls for one device is [`validate`](Self::validate), [`probe`](Self::probe), then
-/// any of the others while the device is live, and at last [`unbind`](Self::unbind). The driver's
-/// data is dropped after that.
+/// The order of calls for one device is [`validate`](Self::validate), [`probe`](Self::probe),
+/// [`live`](Self::live), then any of the others, and at last [`unbind`](Self::unbind). The driver's
+/// data is dropped after that. System sleep puts a [`freeze`](Self::freeze), a
+/// [`restore`](Self::restore) and another `live` in between.
 ///
-/// [`thread`](Self::thread) runs beside them in threads of its own that exist from the time the
-/// device is live until just before `unbind`.
+/// [`thread`](Self::thread) and the callbacks of [`Registration`](Self::Registration) run beside
+/// them from the time the device is live until just before `unbind`.
+///
+/// All hooks but `probe` are optional.
 #[vtable]
 pub trait Driver {
     /// The driver's data for one device.
     type Data<'bound>: Send + Sync + 'bound;
 
+    /// What the driver offers to another part of the kernel for each live device; `()` if nothing.
+    type Registration<'bound>: Registration<'bound, Self::Data<'bound>> + 'bound;
+
     /// The devices that the driver takes.
     const ID_TABLE: IdTable;
 
     /// The features that the driver can use, beside those of the transport and of the rings.
-    const FEATURES: &'static [FeatureBit];
+    const FEATURES: &'static [FeatureBit] = &[];
 
     /// The names of the driver's threads, to which `/<device>` is appended; at most
     /// [`MAX_THREADS`].
-    const THREADS: &'static [&'static CStr];
+    const THREADS: &'static [&'static CStr] = &[];
 
     /// Looks at the features that both sides know, and declines those it must.
     ///
     /// # Errors
     ///
     /// Any error makes the probe fail with it.
-    fn validate(dev: &Device<Core<'_>>) -> Result;
+    fn validate(_dev: &Device<Core<'_>>) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
 
-    /// Makes the driver's data for a device; the device becomes live afterwards.
+    /// Makes the driver's data for a device.
     ///
     /// # Context
     ///
-    /// May sleep. No buffer will be used before the device is live, so do not wait for one.
+    /// May sleep. The device becomes live afterwards: buffers may be made available, but do not
+    /// notify it of them, and do not wait for one.
     fn probe<'bound>(
         dev: &'bound Device<Core<'_>>,
     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound;
+
+    /// The device has become live: notify it of the buffers that it has already.
+    ///
+    /// # Context
+    ///
+    /// May sleep. Nothing was registered yet, and no thread runs, when it is called the first time.
+    fn live(_dev: &Device<Core<'_>>, _data: Pin<&Self::Data<'_>>) {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
 
     /// The work of thread number `which` of [`Self::THREADS`]; returns when
     /// [`kthread::Current::should_stop`] says so.
@@ -94,42 +116,56 @@ pub trait Driver {
     /// A thread of its own, may sleep. The PM core freezes it where it waits freezably
     /// ([`WaitQueue`](crate::kernel_ext::wait::WaitQueue)).
     fn thread(
-        dev: &Device<Bound>,
-        data: Pin<&Self::Data<'_>>,
-        current: &kthread::Current,
-        which: usize,
-    );
+        _dev: &Device<Bound>,
+        _data: Pin<&Self::Data<'_>>,
+        _current: &kthread::Current,
+        _which: usize,
+    ) {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
 
-    /// Gives the device up. All queues must be gone when it returns.
+    /// Gives the device up. It is reset afterwards if that did not happen by the last queue's end.
     ///
     /// # Context
     ///
-    /// May sleep; the driver's threads have ended.
-    fn unbind(dev: &Device<Core<'_>>, data: Pin<&Self::Data<'_>>);
+    /// May sleep; the driver's threads have ended, nothing is registered any more.
+    fn unbind(_dev: &Device<Core<'_>>, _data: Pin<&Self::Data<'_>>) {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
 
     /// Makes the device stop, for a reboot, a power-off or a new kernel.
+    ///
+    /// Without this the core does what [`Device::shut_down`] does.
     ///
     /// # Context
     ///
     /// May sleep; the driver's threads may be frozen, so do not wait for them.
-    fn shutdown(dev: &Device<Core<'_>>, data: Pin<&Self::Data<'_>>);
+    fn shutdown(_dev: &Device<Core<'_>>, _data: Pin<&Self::Data<'_>>) {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
 
     /// The device configuration changed, perhaps.
     ///
     /// # Context
     ///
     /// Interrupt; must not sleep.
-    fn config_changed(dev: &Device<Bound>, data: Pin<&Self::Data<'_>>);
+    fn config_changed(_dev: &Device<Bound>, _data: Pin<&Self::Data<'_>>) {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
 
     /// The device used a buffer, perhaps; `place` is where the queue's name is in the list that
     /// was given to [`Queues::new`](super::queue::Queues::new).
     ///
     /// # Context
     ///
-    /// Interrupt; must not sleep.
-    fn notified(dev: &Device<Bound>, data: Pin<&Self::Data<'_>>, place: usize);
+    /// Interrupt; must not sleep. To sleep, wake a [`thread`](Self::thread) or whoever waits.
+    fn notified(_dev: &Device<Bound>, _data: Pin<&Self::Data<'_>>, _place: usize) {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
 
     /// The transport is about to lose the device: delete the queues.
+    ///
+    /// A driver without this vetoes system sleep.
     ///
     /// # Errors
     ///
@@ -138,7 +174,9 @@ pub trait Driver {
     /// # Context
     ///
     /// May sleep; must not wait for the device or for a frozen thread.
-    fn freeze(dev: &Device<Core<'_>>, data: Pin<&Self::Data<'_>>) -> Result;
+    fn freeze(_dev: &Device<Core<'_>>, _data: Pin<&Self::Data<'_>>) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
 
     /// The transport has the device again, reset and with features negotiated: re-create the
     /// queues. The device becomes live afterwards.
@@ -149,8 +187,10 @@ pub trait Driver {
     ///
     /// # Context
     ///
-    /// As for [`Self::freeze`].
-    fn restore(dev: &Device<Core<'_>>, data: Pin<&Self::Data<'_>>) -> Result;
+    /// As for [`Self::freeze`] and [`Self::probe`].
+    fn restore(_dev: &Device<Core<'_>>, _data: Pin<&Self::Data<'_>>) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
 
     /// A system sleep transition takes a step; see [`Phase`] for the order.
     ///
@@ -161,28 +201,35 @@ pub trait Driver {
     /// # Context
     ///
     /// May sleep, except in the `Noirq` phases, where nothing may be waited for.
-    fn sleep(dev: &Device<Core<'_>>, data: Pin<&Self::Data<'_>>, phase: Phase) -> Result;
+    fn sleep(_dev: &Device<Core<'_>>, _data: Pin<&Self::Data<'_>>, _phase: Phase) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
 }
 
 /// The most threads that a driver can have.
 pub const MAX_THREADS: usize = 2;
 
-/// What a bound device carries: the driver's data and its threads.
+/// What a bound device carries: the driver's data, and what may call the driver besides the core.
 #[pin_data]
-pub struct Bundle<D> {
+pub struct Bundle<D, R> {
     #[pin]
-    data: D,
+    registration: Mutex<Option<Pin<KBox<R>>>>,
     #[pin]
     threads: Mutex<KVec<kthread::Thread>>,
+    #[pin]
+    data: D,
 }
 
-impl<D> Bundle<D> {
+impl<D, R> Bundle<D, R> {
     /// The driver's data.
     fn data(self: Pin<&Self>) -> Pin<&D> {
         // SAFETY: `data` is structurally pinned.
         unsafe { self.map_unchecked(|bundle| &bundle.data) }
     }
 }
+
+/// The [`Bundle`] of a driver.
+type BundleOf<'bound, T> = Bundle<<T as Driver>::Data<'bound>, <T as Driver>::Registration<'bound>>;
 
 /// Connects the C core and a [`Driver`].
 pub struct Adapter<T: Driver>(PhantomData<T>);
@@ -192,7 +239,7 @@ pub struct Adapter<T: Driver>(PhantomData<T>);
 // - `Bundle` is what `probe_callback` stores as the private data of the device.
 unsafe impl<T: Driver> driver::DriverLayout for Adapter<T> {
     type DriverType = bindings::virtio_driver;
-    type DriverData<'bound> = Bundle<T::Data<'bound>>;
+    type DriverData<'bound> = BundleOf<'bound, T>;
     const DEVICE_DRIVER_OFFSET: usize = offset_of!(Self::DriverType, driver);
 }
 
@@ -210,16 +257,17 @@ unsafe impl<T: Driver> driver::RegistrationOps for Adapter<T> {
             let drv = &mut *reg.get();
 
             drv.driver.name = name.as_char_ptr();
-            drv.driver.pm = &PmOps::<T>::TABLE;
+            if T::HAS_SLEEP {
+                drv.driver.pm = &PmOps::<T>::TABLE;
+            }
             drv.id_table = T::ID_TABLE.as_ptr();
             drv.feature_table = T::FEATURES.as_ptr();
             drv.feature_table_size = features;
-            drv.validate = Some(Self::validate_callback);
+            drv.validate = T::HAS_VALIDATE.then_some(Self::validate_callback);
             drv.probe = Some(Self::probe_callback);
-            drv.scan = Some(Self::scan_callback);
             drv.remove = Some(Self::remove_callback);
-            drv.shutdown = Some(Self::shutdown_callback);
-            drv.config_changed = Some(Self::config_changed_callback);
+            drv.shutdown = T::HAS_SHUTDOWN.then_some(Self::shutdown_callback);
+            drv.config_changed = T::HAS_CONFIG_CHANGED.then_some(Self::config_changed_callback);
             drv.freeze = Some(Self::freeze_callback);
             drv.restore = Some(Self::restore_callback);
         }
@@ -241,12 +289,12 @@ impl<T: Driver> Adapter<T> {
     /// must be inside a bus callback for it.
     unsafe fn core<'a>(
         vdev: *mut bindings::virtio_device,
-    ) -> (&'a Device<CoreInternal<'a>>, Pin<&'a Bundle<T::Data<'a>>>) {
+    ) -> (&'a Device<CoreInternal<'a>>, Pin<&'a BundleOf<'a, T>>) {
         // SAFETY: By the requirements above; `Device` is a transparent wrapper.
         let dev = unsafe { &*vdev.cast::<Device<CoreInternal<'a>>>() };
 
         // SAFETY: `probe_callback` stored a `Bundle`, which lives until the driver is unbound.
-        let bundle = unsafe { dev.as_ref().drvdata_borrow::<Bundle<T::Data<'a>>>() };
+        let bundle = unsafe { dev.as_ref().drvdata_borrow::<BundleOf<'a, T>>() };
 
         (dev, bundle)
     }
@@ -268,7 +316,7 @@ impl<T: Driver> Adapter<T> {
             return;
         }
         // SAFETY: `probe_callback` stored a `Bundle`, which lives until the queues are gone.
-        let bundle = unsafe { dev.as_ref().drvdata_borrow::<Bundle<T::Data<'_>>>() };
+        let bundle = unsafe { dev.as_ref().drvdata_borrow::<BundleOf<'_, T>>() };
 
         f(dev, bundle.data());
     }
@@ -294,15 +342,54 @@ impl<T: Driver> Adapter<T> {
             dev.as_ref().set_drvdata(try_pin_init!(Bundle {
                 data <- T::probe(dev),
                 threads <- new_mutex!(KVec::new()),
+                registration <- new_mutex!(None::<Pin<KBox<T::Registration<'_>>>>),
             }? Error))?;
 
             // SAFETY: The data was stored just now.
             let (dev, bundle) = unsafe { Self::core(vdev) };
-            let threads = Self::make_threads(dev).inspect_err(|_| T::unbind(dev, bundle.data()))?;
 
-            *bundle.threads.lock() = threads;
+            Self::begin(dev, bundle).inspect_err(|_| Self::end(dev, bundle))?;
             Ok(0)
         })
+    }
+
+    /// Makes the device live, then all that depends on it.
+    fn begin<'a>(dev: &Device<CoreInternal<'a>>, bundle: Pin<&'a BundleOf<'a, T>>) -> Result {
+        *bundle.threads.lock() = Self::make_threads(dev)?;
+        Self::make_live(dev, bundle);
+
+        // SAFETY: `end` drops it while the device is bound, and the data with it.
+        let registration = unsafe { T::Registration::new(bundle.data(), dev.as_ref().name()) };
+        *bundle.registration.lock() = Some(KBox::pin_init(registration, GFP_KERNEL)?);
+
+        for thread in bundle.threads.lock().iter() {
+            thread.start();
+        }
+        Ok(())
+    }
+
+    /// Makes the device live and lets the driver notify it.
+    fn make_live(dev: &Device<CoreInternal<'_>>, bundle: Pin<&BundleOf<'_, T>>) {
+        dev.make_live();
+        if T::HAS_LIVE {
+            T::live(dev, bundle.data());
+        }
+    }
+
+    /// Ends all that calls the driver, then the driver's use of the device.
+    fn end(dev: &Device<CoreInternal<'_>>, bundle: Pin<&BundleOf<'_, T>>) {
+        let registration = bundle.registration.lock().take();
+        let threads = replace(&mut *bundle.threads.lock(), KVec::new());
+
+        drop(registration);
+        drop(threads);
+        if T::HAS_UNBIND {
+            T::unbind(dev, bundle.data());
+        }
+        // Deleting the queues resets a device, but after a failed restore there were none.
+        if dev.status() != 0 {
+            dev.reset();
+        }
     }
 
     /// Creates the driver's threads, which do not run yet.
@@ -310,8 +397,8 @@ impl<T: Driver> Adapter<T> {
         let mut threads = KVec::with_capacity(T::THREADS.len(), GFP_KERNEL)?;
 
         for (name, main) in T::THREADS.iter().zip(Self::THREAD_MAIN) {
-            // SAFETY: The thread is stopped in `remove_callback`, while the device is still bound,
-            // or right here if another one cannot be made.
+            // SAFETY: The thread is stopped in `end`, while the device is still bound, or right
+            // here if another one cannot be made.
             let thread = unsafe {
                 kthread::Thread::new(main, dev.as_raw().cast(), name, dev.as_ref().name())
             };
@@ -323,22 +410,10 @@ impl<T: Driver> Adapter<T> {
 
     /// # Safety
     ///
-    /// Called only by the virtio core, after a successful probe, when the device is live.
-    unsafe extern "C" fn scan_callback(vdev: *mut bindings::virtio_device) {
-        // SAFETY: By the requirements above.
-        let (_, bundle) = unsafe { Self::core(vdev) };
-
-        for thread in bundle.threads.lock().iter() {
-            thread.start();
-        }
-    }
-
-    /// # Safety
-    ///
     /// Called only as a thread that `make_threads` made, with the device as its argument.
     unsafe extern "C" fn thread_main<const WHICH: usize>(arg: *mut c_void) -> c_int {
         kthread::Current::enter(|current| {
-            // SAFETY: `remove_callback` waits for this thread before the driver is unbound.
+            // SAFETY: `end` waits for this thread before the driver is unbound.
             unsafe {
                 Self::with_bound(arg.cast(), |dev, data| T::thread(dev, data, current, WHICH));
             }
@@ -355,14 +430,8 @@ impl<T: Driver> Adapter<T> {
     unsafe extern "C" fn remove_callback(vdev: *mut bindings::virtio_device) {
         // SAFETY: By the requirements above.
         let (dev, bundle) = unsafe { Self::core(vdev) };
-        let threads = replace(&mut *bundle.threads.lock(), KVec::new());
 
-        drop(threads);
-        T::unbind(dev, bundle.data());
-        // Deleting the queues resets a device, but after a failed restore there were none.
-        if dev.status() != 0 {
-            dev.reset();
-        }
+        Self::end(dev, bundle);
     }
 
     /// # Safety
@@ -387,8 +456,10 @@ impl<T: Driver> Adapter<T> {
     ///
     /// Called only by a ring, with a queue that was made for a device of this driver.
     unsafe extern "C" fn notified_callback<const PLACE: usize>(vq: *mut bindings::virtqueue) {
-        // SAFETY: `vdev` is the device of the queue, which is bound while it has queues.
-        unsafe { Self::with_bound((*vq).vdev, |dev, data| T::notified(dev, data, PLACE)) }
+        if T::HAS_NOTIFIED {
+            // SAFETY: `vdev` is the device of the queue, which is bound while it has queues.
+            unsafe { Self::with_bound((*vq).vdev, |dev, data| T::notified(dev, data, PLACE)) }
+        }
     }
 
     /// The callbacks of the queues, by place.
@@ -410,7 +481,10 @@ impl<T: Driver> Adapter<T> {
         // SAFETY: By the requirements above.
         let (dev, bundle) = unsafe { Self::core(vdev) };
 
-        from_result(|| T::freeze(dev, bundle.data()).map(|()| 0))
+        from_result(|| match T::HAS_FREEZE && T::HAS_RESTORE {
+            true => T::freeze(dev, bundle.data()).map(|()| 0),
+            false => Err(EOPNOTSUPP),
+        })
     }
 
     /// # Safety
@@ -420,7 +494,13 @@ impl<T: Driver> Adapter<T> {
         // SAFETY: By the requirements above.
         let (dev, bundle) = unsafe { Self::core(vdev) };
 
-        from_result(|| T::restore(dev, bundle.data()).map(|()| 0))
+        from_result(|| {
+            if T::HAS_RESTORE {
+                T::restore(dev, bundle.data())?;
+                Self::make_live(dev, bundle);
+            }
+            Ok(0)
+        })
     }
 
     /// # Safety

@@ -18,6 +18,9 @@ impl DeviceId {
     /// The traditional memory balloon (Virtio 1.4, 5.5.1).
     pub const BALLOON: u32 = bindings::VIRTIO_ID_BALLOON;
 
+    /// An entropy source (Virtio 1.4, 5.4.1).
+    pub const RNG: u32 = bindings::VIRTIO_ID_RNG;
+
     /// Devices of type `device` of any vendor (Virtio 1.4, chapter 5 lists the types).
     pub const fn any_vendor(device: u32) -> Self {
         Self(bindings::virtio_device_id {

@@ -11,14 +11,14 @@
 //! - *driver*, *device*: the two sides, as in the specification; never guest and host.
 //! - *buffer*: what the driver makes *available* and the device marks *used*.
 //! - *notification*: driver to device when a buffer is available, device to driver when one was
-//!   used
-//!   or when the configuration changed.
+//!   used or when the configuration changed.
 //! - *live*: the device has been told `DRIVER_OK` and has not been reset since.
 //!
 //! # Reading order
 //!
 //! [`driver`] (the trait to implement and when its methods are called), [`device`], [`queue`] with
 //! [`payload`], then [`crate::config`]. [`bindings`] is for the adapters only.
+//! `Documentation/writing-drivers.rst` walks through a complete driver.
 
 pub mod bindings;
 pub mod device;

@@ -2,22 +2,14 @@
 
 //! What can be put into a virtqueue: which memory of it the device may read, which it may write.
 //!
-//! Only types whose memory stays in place and belongs to nobody else can make a [`Readable`] or a
-//! [`Writable`]. So a driver composes payloads without any `unsafe`.
+//! A driver composes payloads of [`InBuf`]s, [`OutBuf`]s and whatever else can make a [`Readable`]
+//! or a [`Writable`], without any `unsafe`.
 
-use super::bindings;
-use crate::kernel_ext::{
-    page_block::PageBlock,
-    page_reporting, //
+pub use crate::kernel_ext::sg::{
+    Readable,
+    Writable, //
 };
 
-use core::{
-    marker::PhantomData,
-    mem::{
-        size_of_val,
-        MaybeUninit, //
-    }, //
-};
 use kernel::{
     prelude::*,
     transmute::AsBytes, //
@@ -26,7 +18,7 @@ use kernel::{
 /// A value that a driver puts into a [`Queue`](super::queue::Queue).
 ///
 /// The queue owns the value until the device has used the buffer, or was reset. Its two parts are
-/// asked for once, when the buffer is made available.
+/// asked for once, when the buffer is made available; the device sees the readable part first.
 pub trait Payload: Send + 'static {
     /// What the device may read.
     fn readable(&self) -> Readable<'_> {
@@ -37,103 +29,10 @@ pub trait Payload: Send + 'static {
     fn writable(&mut self) -> Writable<'_> {
         Writable::NOTHING
     }
-}
 
-/// Memory of a [`Payload`] that the device may read.
-pub struct Readable<'p>(Memory, PhantomData<&'p ()>);
-
-/// Memory of a [`Payload`] that the device may write.
-pub struct Writable<'p>(Memory, PhantomData<&'p mut ()>);
-
-impl Readable<'_> {
-    /// No memory at all.
-    pub const NOTHING: Self = Self(Memory::Nothing, PhantomData);
-
-    /// Prepares the scatter list for it.
-    pub(super) fn list(&self) -> List {
-        self.0.list()
-    }
-}
-
-impl Writable<'_> {
-    /// No memory at all.
-    pub const NOTHING: Self = Self(Memory::Nothing, PhantomData);
-
-    /// Prepares the scatter list for it.
-    pub(super) fn list(&self) -> List {
-        self.0.list()
-    }
-}
-
-impl<'p> From<&'p mut PageBlock> for Writable<'p> {
-    fn from(block: &'p mut PageBlock) -> Self {
-        match u32::try_from(PageBlock::BYTES) {
-            Ok(len) => Self(Memory::Pages(block.as_raw(), len), PhantomData),
-            Err(_) => Self::NOTHING,
-        }
-    }
-}
-
-impl<'p> From<&'p mut page_reporting::Pages> for Writable<'p> {
-    fn from(pages: &'p mut page_reporting::Pages) -> Self {
-        Self(Memory::List(pages.as_raw()), PhantomData)
-    }
-}
-
-/// Where memory is, as the constructors of [`Readable`] and [`Writable`] know it to be valid.
-enum Memory {
-    Nothing,
-    /// Memory from kmalloc, and its length in bytes.
-    Slab(*const c_void, u32),
-    /// The first one of contiguous pages, and their length in bytes.
-    Pages(*mut bindings::page, u32),
-    /// What a scatter list names.
-    List(*mut bindings::scatterlist),
-}
-
-impl Memory {
-    /// Prepares a scatter list for it.
-    fn list(&self) -> List {
-        let mut entry = MaybeUninit::<bindings::scatterlist>::zeroed();
-
-        match *self {
-            Self::Nothing => return List::None,
-            Self::List(list) => return List::Other(list),
-            Self::Slab(data, len) => {
-                // SAFETY: `data` is `len` long and from kmalloc, as `sg_init_one` demands.
-                unsafe { bindings::sg_init_one(entry.as_mut_ptr(), data, len) };
-            }
-            Self::Pages(page, len) => {
-                let entry = entry.as_mut_ptr();
-                // SAFETY: `entry` has room for one.
-                unsafe { bindings::sg_init_table(entry, 1) };
-                // SAFETY: The table above has one entry, whose two lowest bits are flags and stay.
-                unsafe {
-                    (*entry).page_link |= page.expose_provenance() as c_ulong;
-                    (*entry).length = len;
-                }
-            }
-        }
-        List::One(entry)
-    }
-}
-
-/// A scatter list for the time of one call of the ring.
-pub(super) enum List {
-    None,
-    One(MaybeUninit<bindings::scatterlist>),
-    Other(*mut bindings::scatterlist),
-}
-
-impl List {
-    /// The list for C, or `None` if there is no memory in it.
-    pub(super) fn as_raw(&mut self) -> Option<*mut bindings::scatterlist> {
-        match self {
-            Self::None => None,
-            Self::One(entry) => Some(entry.as_mut_ptr()),
-            Self::Other(list) => Some(*list),
-        }
-    }
+    /// The device has used the buffer, and says that it wrote `len` bytes from the beginning of
+    /// the writable part. It may lie: `len` can be more than there is.
+    fn used(&mut self, _len: usize) {}
 }
 
 /// A buffer for the device to read: `N` elements of which the first `len` count, and what the
@@ -187,12 +86,7 @@ impl<'p, T: AsBytes + Copy + Default, const N: usize, M> From<&'p OutBuf<T, N, M
     for Readable<'p>
 {
     fn from(buf: &'p OutBuf<T, N, M>) -> Self {
-        let elements = buf.elements();
-
-        match u32::try_from(size_of_val(elements)) {
-            Ok(len @ 1..) => Self(Memory::Slab(elements.as_ptr().cast(), len), PhantomData),
-            _ => Self::NOTHING,
-        }
+        Self::first(&buf.data, buf.len)
     }
 }
 
@@ -203,5 +97,78 @@ where
 {
     fn readable(&self) -> Readable<'_> {
         self.into()
+    }
+}
+
+/// A buffer of `N` bytes for the device to fill, and for the driver to empty.
+///
+/// # Invariants
+///
+/// `taken` is at most `filled`, which is at most `N`.
+pub struct InBuf<const N: usize> {
+    data: KBox<[u8; N]>,
+    filled: usize,
+    taken: usize,
+}
+
+impl<const N: usize> InBuf<N> {
+    /// Makes a buffer that nothing was written to.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    ///
+    /// # Context
+    ///
+    /// May sleep.
+    pub fn new() -> Result<KBox<Self>> {
+        let data = KBox::init(pin_init::init_zeroed(), GFP_KERNEL)?;
+
+        // INVARIANT: All are 0.
+        Ok(KBox::new(
+            Self {
+                data,
+                filled: 0,
+                taken: 0,
+            },
+            GFP_KERNEL,
+        )?)
+    }
+
+    /// Takes up to `max` bytes of what the device wrote and nobody took before.
+    ///
+    /// Only what the device says it wrote is ever given out.
+    pub fn take(&mut self, max: usize) -> &[u8] {
+        let rest = self.data.get(self.taken..self.filled).unwrap_or(&[]);
+        let part = rest.get(..max).unwrap_or(rest);
+
+        // INVARIANT: No more is added than is left.
+        self.taken += part.len();
+        part
+    }
+
+    /// Tells whether nothing is left to be taken.
+    pub fn is_empty(&self) -> bool {
+        self.taken == self.filled
+    }
+}
+
+impl<'p, const N: usize> From<&'p mut InBuf<N>> for Writable<'p> {
+    fn from(buf: &'p mut InBuf<N>) -> Self {
+        Self::all(&mut buf.data)
+    }
+}
+
+impl<const N: usize> Payload for InBuf<N> {
+    fn writable(&mut self) -> Writable<'_> {
+        // INVARIANT: As for `new`.
+        self.filled = 0;
+        self.taken = 0;
+        self.into()
+    }
+
+    fn used(&mut self, len: usize) {
+        // INVARIANT: Holds whatever the device says; nothing was taken yet.
+        self.filled = len.min(N);
     }
 }

@@ -204,7 +204,8 @@ impl<P: Payload> Queue<'_, P> {
         Ok(())
     }
 
-    /// Takes back one payload that the device has used.
+    /// Takes back one payload that the device has used, and tells it how much the device wrote
+    /// ([`Payload::used`]).
     ///
     /// # Context
     ///
@@ -214,9 +215,14 @@ impl<P: Payload> Queue<'_, P> {
         // SAFETY: By the type invariant `vq` is valid, `&mut self` excludes other users of it.
         let token = unsafe { bindings::virtqueue_get_buf(self.vq.as_ptr(), &mut len) };
 
-        // The reported length is not passed on: no payload has contents that depend on it.
+        if token.is_null() {
+            return None;
+        }
         // SAFETY: By the type invariant, and the ring gives each token back only once.
-        (!token.is_null()).then(|| unsafe { KBox::from_raw(token.cast()) })
+        let mut payload = unsafe { KBox::<P>::from_raw(token.cast()) };
+
+        payload.used(u32_as_usize(len));
+        Some(payload)
     }
 
     /// Tells whether the queue is unusable: the device lied, is gone, or was shut down.

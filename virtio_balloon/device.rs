@@ -131,6 +131,7 @@ impl<'a> Balloon<'a> {
 #[vtable]
 impl Driver for BalloonDriver {
     type Data<'bound> = Balloon<'bound>;
+    type Registration<'bound> = ();
 
     const ID_TABLE: IdTable = &crate::ID_TABLE;
     const FEATURES: &'static [FeatureBit] = &[
