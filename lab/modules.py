@@ -33,7 +33,7 @@ def build(step: Step, kernel: Kernel, out: Path) -> list[Path]:
     make(step, kernel, paths.CHECKOUT, out)
     lock.release()
     step.done(f"for {kernel.release}")
-    return sorted(out.glob("*.ko"))
+    return sorted([*out.glob("*.ko"), *out.glob("samples/*.ko")])
 
 
 def for_guests(steps: Steps, names: list[str]) -> Path:
