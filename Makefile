@@ -7,7 +7,7 @@ PYTHON ?= python3
 # What the command line may set; the lab reads it from the environment.
 export KDIR OUT LLVM RELEASE KERNEL TESTS PYTEST_ARGS PROFILE BENCH_ARGS ACCEL LAB_CACHE LINUX_SOURCE DEBIAN_MIRROR
 
-TARGETS := modules stock-modules demo bench-balloon bench-ring test test-long test-debug lint rustfmt doctor shell update clean distclean
+TARGETS := modules stock-modules demo bench-balloon bench-ring bench-rng test test-long test-debug lint rustfmt rustdoc doctor shell update clean distclean
 
 .PHONY: help $(TARGETS)
 
@@ -19,11 +19,13 @@ stock-modules:	## build the modules for Debian's own kernel: the newest, or RELE
 demo:		## hibernate a guest with an inflated balloon, beside one with the C driver: [KERNEL=full]
 bench-balloon:	## measure the balloon driver beside C's: [KERNEL=stock] [PROFILE=1: by function]
 bench-ring:	## measure virtio_ring beside C's: [PROFILE=1: by function]
+bench-rng:	## measure the sample driver beside C's: [KERNEL=stock] [PROFILE=1: by function]
 test:		## run the tests on both kernels: [TESTS=<files>] [PYTEST_ARGS=<options>] [ACCEL=tcg]
 test-long:	## run the tests and the long ones
 test-debug:	## run the tests under KASAN, lockdep and kmemleak, with allocations that fail
 lint:		## check the style: rustfmt, checkpatch, clippy
 rustfmt:	## format the Rust files
+rustdoc:	## make pages of the documentation in the source: build/rustdoc
 doctor:		## say what is there, what is missing and how much disk is left
 shell:		## open a shell in the build root
 update:		## make the build root anew from today's archive

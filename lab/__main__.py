@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from lab import buildroot, cache, doctor, enter, host, kdir, kernels, lint, modules, paths
+from lab import buildroot, cache, doctor, enter, host, kdir, kernels, lint, modules, paths, rustdoc
 from lab.errors import LabError
 from lab.progress import Steps
 
@@ -64,6 +64,11 @@ def bench_ring() -> int:
     return _bench("ring")
 
 
+def bench_rng() -> int:
+    """Measures the sample driver beside C's; PROFILE=1 says where the instructions go."""
+    return _bench("rng")
+
+
 def test() -> int:
     """Runs the tests on both kernels."""
     return _pytest([])
@@ -90,6 +95,11 @@ def run_rustfmt() -> int:
     """Formats the Rust files."""
     lint.rustfmt(Steps(2))
     return 0
+
+
+def run_rustdoc() -> int:
+    """Makes pages of the documentation in the source."""
+    return _show(rustdoc.build())
 
 
 def shell() -> int:
@@ -120,8 +130,8 @@ def distclean() -> int:
 
 COMMANDS = {
     "modules": build_modules, "stock-modules": stock_modules, "demo": demo, "bench-balloon": bench_balloon,
-    "bench-ring": bench_ring, "test": test, "test-long": test_long, "test-debug": test_debug,
-    "lint": run_lint, "rustfmt": run_rustfmt, "doctor": doctor.report, "shell": shell, "update": update,
+    "bench-ring": bench_ring, "bench-rng": bench_rng, "test": test, "test-long": test_long, "test-debug": test_debug,
+    "lint": run_lint, "rustfmt": run_rustfmt, "rustdoc": run_rustdoc, "doctor": doctor.report, "shell": shell, "update": update,
     "clean": clean, "distclean": distclean,
 }
 

@@ -134,7 +134,7 @@ class Bench:
             guest.run(f"ringload send 10.0.{number}.2:9 100")
             spent, sent = self._difference(guest, f"ringload send 10.0.{number}.2:9", *DATAGRAMS)
             functions = symbols.functions(spent)
-            self._samples[f"{net}: sent"].append(_path(functions) / sent)
+            self._samples[f"{net}: sent"].append(path(functions) / sent)
             if self._profile and keep:
                 self._profile.add(f"{self._ring}: sent, {net}", spent, sent, symbols)
 
@@ -149,7 +149,7 @@ class Bench:
     def _keep(self, name: str, spent: Snapshot, requests: int, symbols: Symbols, keep: bool) -> None:
         functions, calls = symbols.functions(spent), symbols.calls(spent)
         found = {
-            "path": _path(functions),
+            "path": path(functions),
             "modules": sum(count for function, count in functions.items() if function.module in RING_MODULES),
             "ring": sum(count for function, count in functions.items() if function.module == "virtio_ring"),
             "allocation": sum(count for function, count in functions.items() if ALLOCATION.search(function.name)),
@@ -161,7 +161,8 @@ class Bench:
             self._profile.add(f"{self._ring}: read, {name}", spent, requests, symbols)
 
 
-def _path(functions: dict[Function, int]) -> int:
+def path(functions: dict[Function, int]) -> int:
+    """Instructions of the kernel without those of the scheduler, timers and the like."""
     return sum(count for function, count in functions.items() if function != USER and not BACKGROUND.search(function.name))
 
 
