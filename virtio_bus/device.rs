@@ -154,13 +154,17 @@ impl VirtioDevice {
         }
     }
 
-    /// Adds bits to the status.
+    /// Adds bits to the status, unless the device has gone.
     ///
     /// # Context
     ///
     /// May sleep.
     pub(super) fn add_status(&self, bits: Status) {
-        self.set_status(self.status().with(bits));
+        let status = self.status();
+
+        if !status.is_gone() {
+            self.set_status(status.with(bits));
+        }
     }
 
     /// Resets the device, and waits until it says that the reset is complete (2.4.2) or has gone.

@@ -38,7 +38,7 @@ impl Child {
         let child = unsafe { bindings::fwnode_get_next_available_child_node(parent, before) };
 
         // INVARIANT: The function gives a reference with the pointer.
-        (!child.is_null()).then_some(Self(child))
+        (!child.is_null()).then(|| Self(child))
     }
 
     /// The pointer, whose reference the caller owns now.

@@ -108,7 +108,8 @@ impl<'a> Lock<'a> {
         // SAFETY: A registered device, so its mutex is initialised.
         let taken = unsafe { bindings::mutex_trylock(&raw mut (*device.as_dev()).mutex) };
 
-        (taken != 0).then_some(Self(device))
+        // Not made before it is known, since dropping it unlocks.
+        (taken != 0).then(|| Self(device))
     }
 }
 
