@@ -110,26 +110,32 @@ def test_statistics_after_resume(guests: Factory, kernel: str, driver: str) -> N
     assert stats["stat-total-memory"] == guest.meminfo()["MemTotal"] << 10
 
 
-@pytest.mark.everyday("option", {"full": ["page_poison=1"]})
-@pytest.mark.parametrize(
-    ("option", "device", "accepted"),
-    [("page_poison=1", "page-poison=on", True), ("init_on_free=1", "page-poison=on", True), ("page_poison=1", "page-poison=off", False)],
-)
-def test_page_poison(guests: Factory, kernel: str, driver: str, option: str, device: str, accepted: bool) -> None:
+POISON = {
+    "kept": ("page_poison=1", "page-poison=on", True),
+    "zero": ("init_on_free=1", "page-poison=on", True),
+    "declined": ("page_poison=1", "page-poison=off", False),
+}
+"""Kernel option, property of the device, whether the driver may use the feature."""
+
+
+@pytest.mark.everyday("poison", {"stock": ["zero"], "full": ["kept", "declined"]})
+@pytest.mark.parametrize("poison", list(POISON))
+def test_page_poison(guests: Factory, kernel: str, driver: str, poison: str) -> None:
     """If this fails the kernel finds that pages from the balloon do not hold its poison (`page allocation corruption`), or a host
     takes poisoned pages for empty ones."""
+    option, device, accepted = POISON[poison]
     guest = guests(
-        kernel=kernel, driver=driver, memory_mib=512, swap_mib=0, kernel_options=[option], balloon=f"{DEVICE},{device},free-page-reporting=on",
+        kernel=kernel, driver=driver, memory_mib=384, swap_mib=0, kernel_options=[option], balloon=f"{DEVICE},{device},free-page-reporting=on",
     ).start()
     assert (PAGE_POISON in features(guest)) == accepted
     if not accepted:
         assert REPORTING not in features(guest), "the host would change what the kernel has written to free pages"
     total = total_kib(guest)
     for _ in range(2):
-        inflate(guest, 200, total)
+        inflate(guest, 120, total)
         inflate(guest, 0, total)
         assert guest.hibernate().status != 0
-        guest.run("head -c 150m /dev/zero >/tmp/file; rm /tmp/file")
+        guest.run("head -c 100m /dev/zero >/tmp/file; rm /tmp/file")
     assert not [line for line in guest.run("dmesg").out.splitlines() if "pagealloc" in line]
 
 

@@ -20,10 +20,12 @@ from .trace import EVENTS
 BALLOON_ID = "balloon0"
 SWAP_DEVICE = "/dev/nvme0n1"
 ROOT_PORT = "port0"
-# Without ASPM, which the kernel `full` leaves out, the firmware keeps PCIe hotplug unless told otherwise.
+# Without ASPM, which the kernel `full` leaves out, the firmware keeps PCIe hotplug unless told otherwise. A guest may
+# get no CPU for half a minute on a busy machine: no soft lockup of its own.
 KERNEL_OPTIONS = (
-    "console=ttyS0,115200", "loglevel=5", "no_console_suspend", "panic=0",
-    "hibernate.pm_test_delay=1", "suspend.pm_test_delay=1", "nokaslr", "tsc=reliable", "no_timer_check", "pcie_ports=native", "mitigations=off", "random.trust_cpu=on", "audit=0", "apparmor=0", "cryptomgr.notests",
+    "console=ttyS0,115200", "loglevel=5", "no_console_suspend", "panic=0", "watchdog_thresh=60",
+    "hibernate.pm_test_delay=1", "suspend.pm_test_delay=1", "nokaslr", "tsc=reliable", "no_timer_check",
+    "pcie_ports=native", "mitigations=off", "random.trust_cpu=on", "audit=0", "apparmor=0", "cryptomgr.notests",
 )
 
 
