@@ -1,8 +1,9 @@
 """Fixtures of the guest tests. They run inside the lab's build root: `make test`, or `python3 -m lab` for single tests.
 
 A test that asks for `kernel` runs once for each kernel of the lab. One that asks for `driver` as well runs on each of them with our
-driver, and on the first one, unless that is the kernel `debug`, with the C driver, the control. Where C is known to do something else, say so with
-`@pytest.mark.c_differs("what it does")`: the test must then fail with the C driver. Where it is not, the control is a long test.
+driver, and on the first one, unless that is the kernel `debug`, with the C driver, the control. Where C is known to do something
+else, say so with `@pytest.mark.c_differs("what it does")`: the test must then fail with the C driver. The control is a long test,
+unless the mark says `everyday=True`.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "everyday(parameter, values): which values of a parameter are tried on each kernel; the others are in `make test-long`"
     )
-    config.addinivalue_line("markers", "c_differs(what): the C driver is known to fail this test, because it does `what`")
+    config.addinivalue_line("markers", "c_differs(what, everyday=False): the C driver is known to fail this test, because it does `what`")
     try:
         known = facts().kernels
     except RuntimeError as error:
@@ -58,7 +59,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     drivers = metafunc.config.getoption("--driver") or ["rust", "c"]
     if "driver" in metafunc.fixturenames and "kernel" in metafunc.fixturenames:
         differs = metafunc.definition.get_closest_marker("c_differs")
-        marks = {"rust": (), "c": (pytest.mark.xfail(strict=True, reason=f"C {differs.args[0]}"),) if differs else (pytest.mark.long,)}
+        control = [] if differs and differs.kwargs.get("everyday") else [pytest.mark.long]
+        if differs:
+            control.append(pytest.mark.xfail(strict=True, reason=f"C {differs.args[0]}"))
+        marks = {"rust": [], "c": control}
         pairs = [(kernel, driver) for kernel in kernels for driver in drivers if driver == "rust" or kernel == kernels[0] != "debug"]
         metafunc.parametrize(
             ("kernel", "driver"),

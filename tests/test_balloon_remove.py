@@ -41,6 +41,7 @@ def assert_gone(guest: Guest, total: int, what: str) -> None:
     assert "vballoon" not in guest.run("cat /proc/[0-9]*/comm").out, f"{what}: the thread is still there"
 
 
+@pytest.mark.everyday("way", {"stock": ["rmmod", "pci-remove"], "full": ["rmmod", "unbind"]})
 @pytest.mark.parametrize("way", WAYS)
 def test_remove(guests: Factory, kernel: str, driver: str, way: str) -> None:
     """If this fails an admin who unloads the driver, or gives the device to somebody else, loses memory until the next boot, or the

@@ -13,7 +13,8 @@ from lab.guest import Guest
 
 Factory = Callable[..., Guest]
 
-GIVES_BACK = pytest.mark.c_differs("gives all pages back in freeze, and takes them again when it is thawed")
+WHAT_C_DOES = "gives all pages back in freeze, and takes them again when it is thawed"
+GIVES_BACK = pytest.mark.c_differs(WHAT_C_DOES)
 
 
 def boot(guests: Factory, kernel: str, driver: str, **options: object) -> Guest:
@@ -31,7 +32,7 @@ def assert_untouched(guest: Guest, mark: object, pages: int, what: str) -> None:
     assert {value for _, value in traffic.actual} == {pages}, f"{what} changed `actual`: {traffic.actual}; {guest.logs}"
 
 
-@GIVES_BACK
+@pytest.mark.c_differs(WHAT_C_DOES, everyday=True)
 def test_failed_hibernation(guests: Factory, kernel: str, driver: str) -> None:
     """If this fails a guest that tries to hibernate and cannot (here: has no swap) takes the ballooned memory back from the host for a
     while: a host that has given it to others runs out of memory."""
@@ -54,6 +55,7 @@ def test_failed_hibernation(guests: Factory, kernel: str, driver: str) -> None:
 
 
 @GIVES_BACK
+@pytest.mark.everyday("mode", {"stock": ["shutdown"], "full": ["platform"]})
 @pytest.mark.parametrize(("mode", "target"), [("platform", 0), ("shutdown", 40)])
 def test_hibernation(guests: Factory, kernel: str, driver: str, mode: str, target: int) -> None:
     """If this fails a hibernated guest comes back with less memory than it had, or with changed data. The host may have changed its
@@ -83,6 +85,7 @@ def test_hibernation(guests: Factory, kernel: str, driver: str, mode: str, targe
 
 
 @GIVES_BACK
+@pytest.mark.everyday("mode", {"stock": ["reboot"], "full": ["test_resume"]})
 @pytest.mark.parametrize("mode", ["test_resume", "reboot"])
 def test_resume_in_the_same_vm(guests: Factory, kernel: str, driver: str, mode: str) -> None:
     """If this fails a guest frees pages that the host still has in its balloon, because it takes the device it wakes up with for a
@@ -102,6 +105,7 @@ def test_resume_in_the_same_vm(guests: Factory, kernel: str, driver: str, mode: 
 
 
 @GIVES_BACK
+@pytest.mark.everyday("hybrid", {"stock": [True], "full": [False]})
 @pytest.mark.parametrize("hybrid", [False, True], ids=["ram", "both"])
 def test_suspend(guests: Factory, kernel: str, driver: str, hybrid: bool) -> None:
     """If this fails a guest that is suspended to RAM (or to both) gives its balloon up, or does not follow a target that the host set

@@ -17,6 +17,9 @@ from lab.guest.logs import ROOT
 
 Factory = Callable[..., Guest]
 
+pytestmark = pytest.mark.everyday("kernel", {"stock": []})
+"""What the lab does depends little on the kernel."""
+
 
 def test_run(guests: Factory, kernel: str) -> None:
     guest = guests(kernel=kernel, driver=None, balloon=False, swap_mib=0, files={"/data/x": b"from a file\n"}).start()
