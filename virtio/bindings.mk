@@ -25,7 +25,9 @@ virtio_bindings_functions := __register_virtio_driver unregister_virtio_driver \
 	page_reporting_register page_reporting_unregister \
 	virtio_break_device __virtio_unbreak_device \
 	(un)?register_virtio_device virtio_config_(changed|driver_(en|dis)able) \
-	virtio_device_(freeze|restore|reset_(prepare|done)) vring_(new|del)_virtqueue \
+	virtio_device_(freeze|restore|reset_(prepare|done)) vring_(create|new|del)_virtqueue \
+	vring_interrupt vring_transport_features vring_notification_data \
+	virtqueue_get_(desc|avail|used)_addr \
 	virtio_debug_(init|exit|device_(init|exit|filter_features))
 virtio_bindings_vars := VIRTIO_.* virtio_check_mem_acc_cb xen_domain_type
 
