@@ -1,0 +1,387 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The virtqueues of a device, and the interrupt that serves them all.
+//!
+//! The interrupt is requested when all queues are there and given up before the first of them
+//! goes, so its handler walks over an array that does not change.
+
+use super::{
+    regs::{
+        self,
+        Causes, //
+    },
+    transport::{
+        Version,
+        VirtioDevice,
+        INTERVAL,
+        PATIENCE, //
+    },
+    window::{
+        Window,
+        PAGE_BYTES, //
+    }, //
+};
+use crate::{
+    kernel_ext::irq,
+    virtio::transport::{
+        ring::{
+            Ring,
+            Virtqueue,
+            Wanted,
+            Wish,
+            MAX_SIZE, //
+        },
+        Device, //
+    },
+};
+
+use kernel::{
+    dev_err,
+    device::Bound,
+    io::poll::read_poll_timeout,
+    irq::{
+        Handler,
+        IrqReturn, //
+    },
+    page::{
+        PAGE_SHIFT,
+        PAGE_SIZE, //
+    },
+    platform,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+    }, //
+};
+
+/// A queue that the device may use.
+///
+/// Dropping it takes it back. If the device does not let go of it, its memory is lost.
+struct Queue<'bound> {
+    platform: &'bound platform::Device<Bound>,
+    window: Window<'bound>,
+    version: Version,
+    /// There until `drop`.
+    ring: Option<Ring>,
+    /// The driver may be called for used buffers.
+    running: Atomic<bool>,
+}
+
+impl<'bound> Queue<'bound> {
+    /// Makes queue number `index` and gives it to the device.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` if there is no such queue or it is in use; `EINVAL` if its size is none; `EIO` if
+    /// the device does not take it; `E2BIG`, `ENOMEM`.
+    fn new(device: &VirtioDevice<'bound>, dev: &Device, index: u32, wish: &Wish) -> Result<Self> {
+        let window = device.window;
+        let platform = device.platform;
+
+        window.write(regs::QueueSel, index);
+        if is_in_use(window, device.version) != 0 {
+            dev_err!(platform, "queue {} is in use already\n", index);
+            return Err(ENOENT);
+        }
+        let size = window.read(regs::QueueSizeMax);
+
+        if size == 0 {
+            dev_err!(platform, "there is no queue {}\n", index);
+            return Err(ENOENT);
+        }
+        if size > MAX_SIZE {
+            dev_err!(
+                platform,
+                "queue {} cannot have {} descriptors\n",
+                index,
+                size
+            );
+            return Err(EINVAL);
+        }
+        let ring = Ring::new::<VirtioDevice<'bound>>(dev, index, size, PAGE_SIZE, wish)?;
+        let queue = Self {
+            platform,
+            window,
+            version: device.version,
+            ring: Some(ring),
+            running: Atomic::new(true),
+        };
+
+        queue.start()?;
+        Ok(queue)
+    }
+
+    /// The ring, until it is dropped.
+    #[inline(always)]
+    fn ring(&self) -> Result<&Ring> {
+        self.ring.as_ref().ok_or(ENOENT)
+    }
+
+    /// Gives the queue to the device; it is selected.
+    ///
+    /// # Errors
+    ///
+    /// `E2BIG` if a legacy device cannot be told where it is; `EIO` if the device does not take it.
+    fn start(&self) -> Result {
+        let window = self.window;
+        let ring = self.ring()?;
+
+        window.write(regs::QueueSize, ring.size());
+        if self.version == Version::Legacy {
+            return self.start_legacy(ring);
+        }
+        window.write_halves(regs::QueueDescLow, regs::QueueDescHigh, ring.descriptors());
+        window.write_halves(
+            regs::QueueDriverLow,
+            regs::QueueDriverHigh,
+            ring.driver_area(),
+        );
+        window.write_halves(
+            regs::QueueDeviceLow,
+            regs::QueueDeviceHigh,
+            ring.device_area(),
+        );
+        window.write(regs::QueueReady, 1);
+        if window.read(regs::QueueReady) == 1 {
+            return Ok(());
+        }
+        dev_err!(
+            self.platform,
+            "the device does not take queue {}\n",
+            ring.index()
+        );
+        Err(EIO)
+    }
+
+    /// As [`Self::start`], for a legacy device, which knows pages with numbers of 32 bits.
+    fn start_legacy(&self, ring: &Ring) -> Result {
+        let Ok(page) = u32::try_from(ring.descriptors() >> PAGE_SHIFT) else {
+            dev_err!(
+                self.platform,
+                "platform bug: legacy virtio-mmio must not be used with RAM above {:#x}GB\n",
+                1u64 << (32 + PAGE_SHIFT - 30)
+            );
+            return Err(E2BIG);
+        };
+
+        self.window.write(regs::QueueAlign, PAGE_BYTES);
+        self.window.write(regs::QueuePfn, page);
+        Ok(())
+    }
+
+    /// Takes the queue back from the device and waits until it has let go; it is selected. Returns
+    /// whether it has.
+    fn stop(&self) -> bool {
+        match self.version {
+            Version::Legacy => self.window.write(regs::QueuePfn, 0),
+            _ => self.window.write(regs::QueueReady, 0),
+        }
+        let left = read_poll_timeout(
+            || Ok(is_in_use(self.window, self.version)),
+            |in_use| *in_use == 0 || *in_use == regs::GONE,
+            INTERVAL,
+            PATIENCE,
+        );
+
+        match left {
+            Ok(0) => true,
+            // A device that is gone does not use memory.
+            _ => self.window.is_gone(),
+        }
+    }
+}
+
+/// What says that the device has the selected queue, if it is not 0.
+fn is_in_use(window: Window<'_>, version: Version) -> u32 {
+    match version {
+        Version::Legacy => window.read(regs::QueuePfn),
+        _ => window.read(regs::QueueReady),
+    }
+}
+
+impl Drop for Queue<'_> {
+    fn drop(&mut self) {
+        let Some(ring) = self.ring.take() else {
+            return;
+        };
+
+        self.window.write(regs::QueueSel, ring.index());
+        if !self.stop() {
+            dev_err!(
+                self.platform,
+                "the device does not give queue {} back, its memory is lost\n",
+                ring.index()
+            );
+            ring.leak();
+        }
+    }
+}
+
+/// What the handler of the interrupt has.
+struct Interrupt<'bound> {
+    window: Window<'bound>,
+    device: ARef<Device>,
+    queues: KVec<Queue<'bound>>,
+}
+
+impl Handler for Interrupt<'_> {
+    /// Acknowledges what the device has to say, then acts on it: if it was the other way round,
+    /// what happens in between would be acknowledged unseen.
+    fn handle(&self) -> IrqReturn {
+        let Some(causes) = Causes::of(self.window.read(regs::InterruptStatus)) else {
+            return IrqReturn::None;
+        };
+        let mut handled = causes.config_change();
+
+        self.window.write(regs::InterruptAck, causes.bits());
+        if causes.config_change() {
+            self.device.config_changed();
+        }
+        if causes.used_buffer() {
+            for queue in &self.queues {
+                handled |= queue.interrupt();
+            }
+        }
+        match handled {
+            true => IrqReturn::Handled,
+            false => IrqReturn::None,
+        }
+    }
+}
+
+impl Queue<'_> {
+    /// Looks for used buffers; returns whether there were any.
+    #[inline(always)]
+    fn interrupt(&self) -> bool {
+        match &self.ring {
+            Some(ring) if self.running.load(Relaxed) => ring.interrupt(),
+            _ => false,
+        }
+    }
+}
+
+/// The queues of a device and its interrupt.
+///
+/// The fields are dropped in this order; the interrupt before the queues, which its handler has.
+pub(super) struct Active<'bound> {
+    _wake: Option<irq::WakeSource>,
+    interrupt: irq::Registration<'bound, Interrupt<'bound>>,
+}
+
+impl<'bound> Active<'bound> {
+    /// Makes all queues that a driver wants, then lets the device interrupt.
+    ///
+    /// # Errors
+    ///
+    /// That of the first queue that cannot be made, or of the interrupt.
+    pub(super) fn new(
+        device: &VirtioDevice<'bound>,
+        dev: &Device,
+        wanted: &Wanted<'_>,
+    ) -> Result<Self> {
+        let mut queues = KVec::with_capacity(wanted.wishes().count(), GFP_KERNEL)?;
+
+        for (index, wish) in (0..).zip(wanted.wishes()) {
+            queues.push(Queue::new(device, dev, index, wish)?, GFP_KERNEL)?;
+        }
+        let window = device.window;
+        let reference = ARef::from(dev);
+        let interrupt = try_init!(Interrupt {
+            window,
+            device: reference,
+            queues,
+        }? Error);
+        let name = kernel::device::Device::name(dev.as_ref());
+        // SAFETY: It goes with the device's queues, and at the latest with the device's part of
+        // the driver.
+        let interrupt = unsafe { irq::Registration::new(device.platform, 0, name, interrupt) }?;
+        let node = device.platform.as_ref().fwnode();
+        let wakes =
+            node.is_some_and(|node| node.is_of_node() && node.property_read_bool(c"wakeup-source"));
+
+        Ok(Self {
+            _wake: match wakes {
+                true => irq::WakeSource::new(device.platform, 0),
+                false => None,
+            },
+            interrupt,
+        })
+    }
+
+    /// The queues, in the order of their indexes.
+    pub(super) fn queues(&self) -> impl Iterator<Item = &Virtqueue> {
+        let queues = self.interrupt.handler().queues.iter();
+
+        queues.filter_map(|queue| queue.ring.as_deref())
+    }
+
+    /// Waits for callbacks of queues that run on other CPUs.
+    pub(super) fn wait_for_callbacks(&self) {
+        self.interrupt.synchronize();
+    }
+
+    /// Selects one of the queues.
+    fn select(&self, queue: &Virtqueue) -> Result<&Queue<'bound>> {
+        let mut queues = self.interrupt.handler().queues.iter();
+        let index = queue.index();
+        let found = queues.find(|queue| queue.ring().is_ok_and(|ring| ring.index() == index));
+        let found = found.ok_or(ENOENT)?;
+
+        found.window.write(regs::QueueSel, index);
+        Ok(found)
+    }
+
+    /// Takes one queue back from the device (Virtio 1.4, 2.6.1).
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` if the device offers that, but does not know the register; `EIO` if it does not
+    /// come to an end. Either way the device still has the queue.
+    pub(super) fn reset(&self, queue: &Virtqueue) -> Result {
+        let queue = self.select(queue)?;
+        let window = queue.window;
+
+        window.write(regs::QueueReset, 1);
+        let done = read_poll_timeout(
+            || Ok(window.read(regs::QueueReset)),
+            |left| *left == 0,
+            INTERVAL,
+            PATIENCE,
+        );
+        let kept = window.read(regs::QueueReady) != 0;
+
+        if done.is_err() || kept {
+            let index = queue.ring()?.index();
+
+            dev_err!(
+                queue.platform,
+                "the device does not reset queue {}\n",
+                index
+            );
+            return Err(if done.is_err() { EIO } else { ENOENT });
+        }
+        queue.running.store(false, Relaxed);
+        self.interrupt.synchronize();
+        Ok(())
+    }
+
+    /// Gives a queue that was reset to the device again.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` if the device has it, `EIO` if it does not take it.
+    pub(super) fn restart(&self, queue: &Virtqueue) -> Result {
+        let queue = self.select(queue)?;
+        let window = queue.window;
+
+        if window.read(regs::QueueReset) != 0 || window.read(regs::QueueReady) != 0 {
+            return Err(EBUSY);
+        }
+        queue.running.store(true, Relaxed);
+        queue.start()
+    }
+}
