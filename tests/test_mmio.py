@@ -1,0 +1,81 @@
+"""The kernel's own virtio drivers on devices behind virtio-mmio: modern and legacy, from the command line and from ACPI.
+
+Each test runs with our modules, and in `make test-long` with every mixture of ours and C's below the drivers, C's alone being the control.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from lab.guest import Guest, facts
+from test_ring import MODULES, PROGRAMS, Devices, Ring, use_balloon
+
+Factory = Callable[..., Guest]
+
+KERNEL = "full"
+"""Debian's kernel has the ring built in, and no parameter `device`."""
+
+MACHINE = "microvm,acpi=off,rtc=off"
+BELOW = ("virtio_mmio", "virtio_ring", "virtio")
+"""The modules below the drivers: transport, rings, core."""
+
+LAYERS = [
+    pytest.param(frozenset(ours), id="-".join(ours) or "c", marks=() if len(ours) == len(BELOW) else pytest.mark.long)
+    for count in range(len(BELOW), -1, -1) for ours in itertools.combinations(BELOW, count)
+]
+"""Which of them are ours."""
+
+MODERN = [Ring(), Ring(packed=True), Ring(event_idx=False, iommu_platform=True), Ring(packed=True, indirect_desc=False)]
+LEGACY = [Ring(event_idx=event_idx, indirect_desc=indirect) for event_idx, indirect in itertools.product((True, False), repeat=2)]
+
+
+def boot(guests: Factory, ours: frozenset[str], legacy: bool, **options: object) -> Guest:
+    """A started guest with MMIO devices only."""
+    extra = options.pop("qemu_options", [])
+    settings = {
+        "kernel": KERNEL, "machine": MACHINE, "swap_mib": 0, "memory_mib": 512, "modules": MODULES, "files": PROGRAMS, "balloon": "virtio-balloon-device",
+        "qemu_options": ["-global", f"virtio-mmio.force-legacy={'on' if legacy else 'off'}", *extra],
+    }
+    return guests(rust=ours, **{**settings, **options}).start()
+
+
+@pytest.mark.parametrize("legacy", [pytest.param(False, id="modern"), pytest.param(True, id="legacy")])
+@pytest.mark.parametrize("ours", LAYERS)
+def test_devices(guests: Factory, ours: frozenset[str], legacy: bool, tmp_path: Path) -> None:
+    """If this fails a disk, network interface, serial port, random number generator or balloon does not work, or not after its driver came back."""
+    rings = LEGACY if legacy else MODERN
+    devices = Devices(tmp_path, "device")
+    devices.disks(rings[:2])
+    devices.nets(rings[2:])
+    devices.serials(rings[:2])
+    devices.rngs(rings[3:])
+    guest = boot(guests, ours, legacy, qemu_options=devices.options)
+    devices.check(guest)
+    use_balloon(guest)
+    guest.run("modprobe -r virtio_blk virtio_net virtio_balloon; rmmod virtio_mmio; modprobe virtio_mmio; modprobe virtio_blk")
+    assert guest.run("ls /sys/block").out.split() == ["vda", "vdb"]
+
+
+@pytest.mark.parametrize("mode", ["devices", pytest.param("test_resume", marks=pytest.mark.long)])
+@pytest.mark.parametrize("legacy", [pytest.param(False, id="modern"), pytest.param(True, id="legacy", marks=pytest.mark.long)])
+@pytest.mark.parametrize("ours", LAYERS)
+def test_sleep(guests: Factory, ours: frozenset[str], legacy: bool, mode: str, tmp_path: Path) -> None:
+    """If this fails a guest on such a machine cannot hibernate, or its devices do not work afterwards. `devices` only tries them."""
+    disk = tmp_path / "swap"
+    with disk.open("wb") as file:
+        file.truncate(600 << 20)
+    options = ["-drive", f"if=none,id=swap,file={disk},format=raw,cache=unsafe", "-device", "virtio-blk-device,drive=swap"]
+    guest = boot(guests, ours, legacy, qemu_options=options)
+    guest.run("modprobe virtio_blk; mkswap /dev/vda; swapon /dev/vda; echo /dev/vda >/sys/power/resume; head -c 8m /dev/urandom >/tmp/file")
+    before = guest.run("sha256sum /tmp/file").out
+    guest.inflate(64)
+    if mode == "devices":
+        guest.run("echo devices >/sys/power/pm_test")
+    result = guest.hibernate("test_resume" if mode == "test_resume" else "shutdown")
+    assert result is not None and result.status == 0, result
+    assert guest.run("sha256sum /tmp/file").out == before
+    guest.inflate(0)
+    assert guest.run("swapoff /dev/vda; dd if=/dev/vda of=/dev/null bs=1M count=16 2>&1; dmesg").out.count("I/O error") == 0
