@@ -157,15 +157,15 @@ pub(super) fn remove_device(device: &VirtioDevice) {
 ///
 /// May sleep.
 pub(super) unsafe fn add_driver(driver: *mut virtio_driver, owner: *mut module) -> Result {
-    // SAFETY: By the safety requirements.
-    let driver = unsafe { &mut *driver };
-    let no_table = driver.feature_table_size != 0 && driver.feature_table.is_null();
+    // SAFETY: By the safety requirements. The reference ends before the driver is known to others.
+    let fields = unsafe { &mut *driver };
+    let no_table = fields.feature_table_size != 0 && fields.feature_table.is_null();
 
-    if warn_on!(no_table || driver.id_table.is_null()) {
+    if warn_on!(no_table || fields.id_table.is_null()) {
         return Err(EINVAL);
     }
-    driver.driver.bus = bus::as_raw();
-    driver.driver.owner = owner;
+    fields.driver.bus = bus::as_raw();
+    fields.driver.owner = owner;
     // SAFETY: The driver is complete, and stays where it is.
-    to_result(unsafe { bindings::driver_register(&raw mut driver.driver) })
+    to_result(unsafe { bindings::driver_register(&raw mut (*driver).driver) })
 }
