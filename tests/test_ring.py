@@ -1,6 +1,7 @@
 """Virtqueues below the kernel's own drivers: what goes in comes out, with every feature of a ring that QEMU's devices offer.
 
-Each test runs with our `virtio_ring.ko`, and with the C one as a control in `make test-long`. All else but the balloon is C.
+Each test runs with our `virtio_ring.ko`; in `make test-long` with the C one as a control, and with either on our `virtio.ko`.
+All else but the balloon is C.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ Factory = Callable[..., Guest]
 KERNEL = "full"
 """Debian's kernel has the ring built in."""
 
-RINGS = [pytest.param("rust"), pytest.param("c", marks=pytest.mark.long)]
+LAYERS = {"rust": {"virtio_ring"}, "rust-core": {"virtio", "virtio_ring"}, "c-core": {"virtio"}, "c": set()}
+"""Which modules are ours; the core's name says whose ring is below it."""
+
+RINGS = [pytest.param("rust"), *(pytest.param(name, marks=pytest.mark.long) for name in ("rust-core", "c-core", "c"))]
 MODULES = ("virtio_blk", "virtio_net", "virtio_console", "virtio_rng")
 PROGRAMS = {f"/bin/{name}": facts().programs / name for name in ("blkcheck", "netcheck")}
 DISK_MIB = 4
@@ -150,10 +154,12 @@ class Devices:
 
 
 def boot(guests: Factory, ring: str, **options: object) -> Guest:
-    """A started guest without swap, with our ring or C's below the drivers; the balloon driver is of the same kind."""
-    rust = {"virtio_ring"} if ring == "rust" else set()
-    settings = {"swap_mib": 0, "driver": ring, "files": PROGRAMS, "memory_mib": 512, "modules": MODULES}
-    return guests(kernel=KERNEL, rust=rust, **{**settings, **options}).start()
+    """A started guest without swap, with one of `LAYERS` below the drivers; the balloon driver is as the ring."""
+    driver = "rust" if "virtio_ring" in LAYERS[ring] else "c"
+    settings = {
+        "kernel": KERNEL, "rust": LAYERS[ring], "driver": driver, "swap_mib": 0, "files": PROGRAMS, "memory_mib": 512, "modules": MODULES,
+    }
+    return guests(**{**settings, **options}).start()
 
 
 def use_balloon(guest: Guest) -> None:
