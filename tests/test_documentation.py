@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 
 RULES = {
@@ -13,17 +15,29 @@ RULES = {
 }
 
 
-def test_conformance_of_the_balloon() -> None:
-    text = (ROOT / "Documentation/conformance-balloon.rst").read_text()
+CORE_RULES = {
+    *(f"STAT-{n}" for n in range(1, 7)), *(f"FEAT-{n}" for n in range(1, 11)), "FEAT-L1", "FEAT-L2", *(f"RST-{n}" for n in range(1, 4)),
+    *(f"CFG-{n}" for n in range(1, 8)), "CFG-L1", "CFG-L2", *(f"INIT-{n}" for n in range(1, 9)), "INIT-L1", "OPER-1", "CLN-1", "CLN-2",
+    *(f"SUSP-{n}" for n in range(1, 7)), *(f"RFB-{n}" for n in range(1, 14)), *(f"RFB-L{n}" for n in range(1, 4)),
+    *(f"DEV-{n}" for n in range(15, 21)),
+}
+
+
+@pytest.mark.parametrize(("page", "rules", "least_places", "least_tests"), [
+    ("conformance-balloon.rst", RULES, 80, 60),
+    ("core.rst", CORE_RULES, 60, 40),
+])
+def test_conformance(page: str, rules: set[str], least_places: int, least_tests: int) -> None:
+    text = (ROOT / "Documentation" / page).read_text()
     named = re.findall(r"^   \* - ([A-Z]+-\w+)$", text, re.MULTILINE)
-    assert sorted(named) == sorted(RULES), set(named) ^ RULES
+    assert sorted(named) == sorted(rules), set(named) ^ rules
     places = re.findall(r"``(\S+\.rs)``: ``(\w+)``", text)
-    assert len(places) > 80
+    assert len(places) > least_places
     for path, name in places:
         code = (ROOT / path).read_text()
-        assert re.search(rf"\b(fn|const|struct|enum|type|static) {name}\b", code), f"{path} has no {name}"
+        assert re.search(rf"\b(fn|const|struct|enum|type|static|trait) {name}\b", code), f"{path} has no {name}"
     tests = re.findall(r"``(test_\w+\.py)::(\w+)``", text)
-    assert len(tests) > 60
+    assert len(tests) > least_tests
     for path, name in tests:
         assert f"def {name}(" in (ROOT / "tests" / path).read_text(), f"{path} has no {name}"
 
