@@ -12,7 +12,8 @@
 //! 4. `virtio_ring/memory.rs`: single accesses to shared memory and their order; `map.rs`:
 //!    addresses for the device; `sg.rs`: the drivers' buffers; `pool.rs`: the memory of indirect
 //!    tables.
-//! 5. `virtio_ring/queue.rs`: a virtqueue made of all these; `create.rs`: its coming and going.
+//! 5. `virtio_ring/queue.rs`: a virtqueue made of all these; `add.rs`, `take.rs`: buffers on their
+//!    way to the device and back; `create.rs`, `reset.rs`: its coming and going.
 //! 6. `virtio_ring/exports.rs`: the C functions.
 //!
 //! The files under 1 to 3 use only `core` and contain no unsafe code; a host runs their tests.
@@ -35,7 +36,7 @@ pub mod kernel_ext {
 /// What this module uses of the shared virtio sources; it must not need `virtio.ko`.
 #[path = "virtio"]
 pub mod virtio {
-    pub mod bindings;
+    pub(crate) mod bindings;
     pub mod endian;
     pub mod export;
 }

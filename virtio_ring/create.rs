@@ -3,8 +3,8 @@
 //! Queues come and go: memory for their rings, resizing, deletion.
 
 use super::{
-    event,
     layout::{
+        PackedLayout,
         SplitLayout,
         MAX_SIZE, //
     },
@@ -136,49 +136,20 @@ impl Request {
 }
 
 impl Queue {
-    /// Gives the queue `size` descriptors, if there is memory; otherwise it is as after a reset.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`.
-    ///
-    /// # Safety
-    ///
-    /// As for [`Queue::reset`].
-    pub(crate) unsafe fn resize(&self, size: u32) -> Result {
-        let ring = match self.ring() {
-            Ring::Split { .. } => new_split(self.mapper, &self.features, size),
-            Ring::Packed { .. } => new_packed(self.mapper, &self.features, size),
-        };
-        match ring {
-            Ok(ring) => {
-                // SAFETY: By the safety requirements.
-                unsafe { self.replace(ring) };
-                self.show_vring();
-                Ok(())
-            }
-            Err(_) => {
-                // SAFETY: By the safety requirements.
-                unsafe { self.reset() };
-                Err(ENOMEM)
-            }
-        }
-    }
-
     /// Whether the ring's memory is the queue's own.
     pub(crate) fn owns_ring(&self) -> bool {
         !matches!(self.ring(), Ring::Split { area: None, .. })
     }
 
     /// Lets C code look into a split ring.
-    fn show_vring(&self) {
+    pub(super) fn show_vring(&self) {
         if let Ring::Split { view, .. } = self.ring() {
-            let (desc, avail, used) = view.parts();
+            let [desc, avail, used] = view.parts().map(|part| part.cast_mut());
             let vring = bindings::vring {
                 num: view.size().into(),
-                desc: desc.as_ptr().cast(),
-                avail: avail.as_ptr().cast(),
-                used: used.as_ptr().cast(),
+                desc: desc.cast(),
+                avail: avail.cast(),
+                used: used.cast(),
             };
             // SAFETY: Nothing uses it while a ring is made.
             unsafe { *self.vring.get() = vring };
@@ -199,10 +170,9 @@ pub(crate) unsafe fn delete(vq: *mut virtqueue) {
 }
 
 /// Allocates a split ring of `size` descriptors, or fewer if that is allowed and necessary.
-fn new_split(mapper: Mapper, features: &Features, size: u32) -> Result<Ring> {
+pub(super) fn new_split(mapper: Mapper, features: &Features, size: u32) -> Result<Ring> {
     if !size.is_power_of_two() || size > MAX_SIZE {
-        dev_warn!(mapper.device(), "Bad virtqueue length {}\n", size);
-        return Err(EINVAL);
+        return bad_size(&mapper, size);
     }
     let mut size = size;
     loop {
@@ -257,27 +227,27 @@ unsafe fn split_ring(
     })
 }
 
+#[cold]
+#[inline(never)]
+fn bad_size(mapper: &Mapper, size: u32) -> Result<Ring> {
+    dev_warn!(mapper.device(), "Bad virtqueue length {}\n", size);
+    Err(EINVAL)
+}
+
 /// Allocates a packed ring of `size` descriptors.
-fn new_packed(mapper: Mapper, features: &Features, size: u32) -> Result<Ring> {
-    let size = match u16::try_from(size) {
-        Ok(size) if size != 0 && u32::from(size) <= MAX_SIZE => size,
-        _ => {
-            dev_warn!(mapper.device(), "Bad virtqueue length {}\n", size);
-            return Err(EINVAL);
-        }
+pub(super) fn new_packed(mapper: Mapper, features: &Features, size: u32) -> Result<Ring> {
+    let Some(layout) = PackedLayout::new(size) else {
+        return bad_size(&mapper, size);
     };
-    let slots = new_slots(&mapper, features, size)?;
+    let slots = new_slots(&mapper, features, layout.size)?;
     let quiet = bindings::GFP_KERNEL | bindings::__GFP_NOWARN;
-    let ring = Area::new(mapper, usize::from(size).wrapping_mul(16), quiet)?;
-    let driver = Area::new(mapper, event::STRUCTURE, quiet)?;
-    let device = Area::new(mapper, event::STRUCTURE, quiet)?;
-    let parts = (ring.ptr().cast(), driver.ptr().cast(), device.ptr().cast());
-    // SAFETY: The ring owns the areas, which are large enough.
-    let view = unsafe { PackedView::new(parts.0, parts.1, parts.2, size, order(features)) };
+    let area = Area::new(mapper, layout.bytes, quiet)?;
+    // SAFETY: The ring owns the area.
+    let view = unsafe { PackedView::new(area.ptr(), &layout, order(features)) };
     Ok(Ring::Packed {
         view,
         state: UnsafeCell::new(Packed::new(slots)),
-        areas: [ring, driver, device],
+        area,
     })
 }
 

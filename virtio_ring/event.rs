@@ -14,9 +14,6 @@ pub(crate) fn need_event(event: u16, new: u16, old: u16) -> bool {
     new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
 }
 
-/// Size of an event suppression structure in bytes (Virtio 1.4, 2.8.14).
-pub(crate) const STRUCTURE: usize = 4;
-
 /// A place in a packed ring: the index in bits 0 to 14, the wrap counter in bit 15, as `off_wrap`
 /// of the event suppression structures has them (Virtio 1.4, 2.8.14).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -19,25 +19,37 @@ use super::{
         Pieces, //
     },
 };
+use crate::virtio::endian::Le16;
 
 /// A descriptor in a table.
 pub(crate) trait TableDesc: Copy + 'static {
-    /// Describes the piece before entry `next`.
+    /// Describes a piece that is followed by entry `next`.
     fn describe(piece: &Piece, next: u16) -> Self;
+
+    /// Says that nothing follows, after the last piece, whose flags were `flags`.
+    fn end(&mut self, flags: u16);
 }
 
 impl TableDesc for Desc {
     #[inline(always)]
     fn describe(piece: &Piece, next: u16) -> Self {
-        Self::new(piece.addr, piece.len, piece.flags, next)
+        Self::new(piece.addr, piece.len, piece.flags | desc::NEXT, next)
+    }
+
+    #[inline(always)]
+    fn end(&mut self, flags: u16) {
+        self.flags = Le16::from_cpu(flags);
     }
 }
 
 impl TableDesc for PackedDesc {
     #[inline(always)]
     fn describe(piece: &Piece, _next: u16) -> Self {
-        Self::new(piece.addr, piece.len, 0, piece.flags & desc::WRITE)
+        Self::new(piece.addr, piece.len, 0, piece.flags)
     }
+
+    #[inline(always)]
+    fn end(&mut self, _flags: u16) {}
 }
 
 /// What was put into a table.
@@ -49,48 +61,52 @@ pub(crate) struct Content {
     pub(crate) writable: u32,
 }
 
-/// Puts `pieces` into a table, as many as it has room for, and their mappings into `maps`, which
-/// may be empty.
+/// Puts `pieces` into a table, and their mappings into `maps`, which may be empty. `None` if the
+/// table has no room for all of them, or if there are more or fewer than was said.
 ///
 /// # Errors
 ///
-/// That of `pieces`; what was mapped before was handed to `undo`.
-#[inline(always)]
+/// That of `pieces`; what was mapped before was undone.
+// By itself the loop has the registers that it needs.
+#[inline(never)]
 pub(crate) fn fill<D: TableDesc, P: Pieces>(
     table: &mut [D],
     maps: &mut [Mapped],
     pieces: &P,
-    mut undo: impl FnMut(Mapped),
-) -> Result<Content, P::Error> {
+) -> Result<Option<Content>, P::Error> {
     let mut count = 0u16;
     let mut writable = 0u64;
+    let mut last = 0u16;
     let mut free = table.iter_mut();
     let mut free_maps = maps.iter_mut();
     let filled = pieces.each(|piece| {
         let Some(entry) = free.next() else {
-            return;
+            return false;
         };
         count = count.wrapping_add(1);
         *entry = D::describe(&piece, count);
-        if let Some(mapped) = free_maps.next() {
-            *mapped = Mapped::from(&piece);
+        if P::MAY_BE_MAPPED {
+            if let Some(mapped) = free_maps.next() {
+                *mapped = Mapped::from(&piece);
+            }
         }
-        if piece.writable() {
-            writable = writable.wrapping_add(piece.len.into());
-        }
+        last = piece.flags;
+        writable = writable.wrapping_add(piece.writable_len().into());
+        true
     });
-    match filled {
-        Ok(()) => Ok(Content {
+    if matches!(filled, Ok(true)) && pieces.may_be(count) {
+        if let Some(entry) = table.get_mut(usize::from(count).wrapping_sub(1)) {
+            entry.end(last);
+        }
+        return Ok(Some(Content {
             count,
             writable: u32::try_from(writable).unwrap_or(u32::MAX),
-        }),
-        Err(error) => {
-            maps.iter()
-                .take(usize::from(count))
-                .for_each(|&mapped| undo(mapped));
-            Err(error)
-        }
+        }));
     }
+    maps.iter()
+        .take(usize::from(count))
+        .for_each(|&mapped| pieces.undo(mapped));
+    filled.map(|_| None)
 }
 
 /// Number of sizes that are kept.
@@ -119,8 +135,8 @@ pub(crate) const fn class_bytes(class: usize) -> usize {
 ///
 /// A full queue of small requests needs no more; large ones beyond it are allocated and freed as
 /// they come.
-pub(crate) const fn idle_limit(size: u16) -> usize {
-    size as usize * 256
+pub(crate) const fn idle_limit(size: u16) -> u32 {
+    size as u32 * 256
 }
 
 #[cfg(test)]

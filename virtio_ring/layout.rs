@@ -54,8 +54,7 @@ pub(crate) struct Piece {
     pub(crate) addr: u64,
     /// Length in bytes.
     pub(crate) len: u32,
-    /// [`desc::NEXT`] unless it is the last one of its buffer; [`desc::WRITE`] if the device writes
-    /// it.
+    /// [`desc::WRITE`] if the device writes it.
     pub(crate) flags: u16,
     /// Whether the ring mapped it, and so has to unmap it.
     pub(crate) mapped: bool,
@@ -66,6 +65,14 @@ impl Piece {
     #[inline(always)]
     pub(crate) fn writable(&self) -> bool {
         self.flags & desc::WRITE != 0
+    }
+
+    /// How many bytes the device may write.
+    #[inline(always)]
+    pub(crate) fn writable_len(&self) -> u32 {
+        // No branch, and the same for all pieces of a list.
+        let mask = u32::from(self.writable()).wrapping_neg();
+        self.len & mask
     }
 }
 
@@ -165,6 +172,44 @@ impl SplitLayout {
     }
 }
 
+/// Bytes from the start of a packed queue to the parts of it (Virtio 1.4, 2.8).
+///
+/// The descriptor ring comes first: 16 bytes each. The event suppression structures of the driver
+/// and of the device follow, in cache lines of their own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct PackedLayout {
+    /// Number of descriptors.
+    pub(crate) size: u16,
+    /// Where the driver's event suppression structure is.
+    pub(crate) driver: usize,
+    /// Where the device's event suppression structure is.
+    pub(crate) device: usize,
+    /// Size of the whole queue.
+    pub(crate) bytes: usize,
+}
+
+impl PackedLayout {
+    /// The layout of a queue of `size` descriptors; `None` unless that is 1 to [`MAX_SIZE`].
+    pub(crate) fn new(size: u32) -> Option<Self> {
+        const LINE: usize = 64;
+        if size == 0 || size > MAX_SIZE {
+            return None;
+        }
+        let size = u16::try_from(size).ok()?;
+        let driver = usize::from(size)
+            .checked_mul(16)?
+            .checked_next_multiple_of(LINE)?;
+        let device = driver.checked_add(LINE)?;
+        let bytes = device.checked_add(LINE)?;
+        Some(Self {
+            size,
+            driver,
+            device,
+            bytes,
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,12 +226,18 @@ mod tests {
             (4096, 8192, 10246)
         );
         assert!(SplitLayout::new(32768, 64).is_some());
+        let odd = PackedLayout::new(3).unwrap();
+        assert_eq!((odd.driver, odd.device, odd.bytes), (64, 128, 192));
+        assert!(PackedLayout::new(32768).is_some());
     }
 
     #[test]
     fn sizes_no_queue_has() {
         for size in [0, 3, 65535, 65536, u32::MAX] {
             assert_eq!(SplitLayout::new(size, 64), None);
+        }
+        for size in [0, 32769, 65536, u32::MAX] {
+            assert_eq!(PackedLayout::new(size), None);
         }
         assert_eq!(SplitLayout::new(256, 0), None);
         assert_eq!(SplitLayout::new(256, 3), None);

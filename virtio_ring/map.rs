@@ -48,6 +48,15 @@ pub(crate) const TO_DEVICE: dma_data_direction = dma_data_direction::DMA_TO_DEVI
 /// For the device to write.
 pub(crate) const FROM_DEVICE: dma_data_direction = dma_data_direction::DMA_FROM_DEVICE;
 
+/// Who is to see what the other one wrote.
+#[derive(Clone, Copy)]
+pub(crate) enum Side {
+    /// The driver.
+    Cpu,
+    /// The device.
+    Device,
+}
+
 /// How addresses for a device are made.
 ///
 /// # Invariants
@@ -58,7 +67,18 @@ pub(crate) const FROM_DEVICE: dma_data_direction = dma_data_direction::DMA_FROM_
 pub(crate) struct Mapper {
     vdev: *mut bindings::virtio_device,
     map: bindings::virtio_map,
-    api: bool,
+    way: Way,
+}
+
+/// Who maps buffers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Nobody: the device takes physical addresses.
+    Physical,
+    /// The DMA API.
+    Dma,
+    /// The transport.
+    Own,
 }
 
 impl Mapper {
@@ -75,14 +95,21 @@ impl Mapper {
         // SAFETY: By the safety requirements; both members of the union are plain words.
         let words = unsafe { (*vdev).__bindgen_anon_1.features_array };
         let api = Features::from_words(words).has(ACCESS_PLATFORM) || xen_domain();
+        // SAFETY: By the safety requirements.
+        let own = !unsafe { (*vdev).map }.is_null();
+        let way = match (api, own) {
+            (false, _) => Way::Physical,
+            (true, false) => Way::Dma,
+            (true, true) => Way::Own,
+        };
         // INVARIANT: By the safety requirements.
-        Self { vdev, map, api }
+        Self { vdev, map, way }
     }
 
     /// Whether buffers have to be mapped; otherwise the device takes physical addresses.
     #[inline(always)]
     pub(crate) fn uses_api(&self) -> bool {
-        self.api
+        self.way != Way::Physical
     }
 
     /// The mapping operations of the transport, if it brings its own.
@@ -103,7 +130,7 @@ impl Mapper {
 
     /// The device of the DMA API, or null if the queue does not use it.
     pub(crate) fn dma_dev(&self) -> *mut bindings::device {
-        if self.api && self.ops().is_none() {
+        if self.way == Way::Dma {
             self.raw_dma_dev()
         } else {
             null_mut()
@@ -118,7 +145,7 @@ impl Mapper {
         unsafe { Device::from_raw(dev) }
     }
 
-    /// Maps `size` bytes at `offset` in `page`; the result is to be checked by [`Self::failed`].
+    /// Maps `size` bytes at `offset` in `page`; the result is to be checked by [`Self::error`].
     ///
     /// # Safety
     ///
@@ -169,11 +196,67 @@ impl Mapper {
         }
     }
 
+    /// Maps `size` bytes of memory at the physical address `phys`, unless the queue does not map;
+    /// [`ERROR`] when that failed.
+    ///
+    /// # Safety
+    ///
+    /// The memory is valid, and stays so until it is unmapped.
+    #[inline(always)]
+    pub(crate) unsafe fn map_phys(
+        &self,
+        phys: u64,
+        size: usize,
+        dir: dma_data_direction,
+        attrs: c_ulong,
+    ) -> dma_addr_t {
+        if self.way != Way::Dma {
+            // SAFETY: By the safety requirements.
+            return unsafe { self.map_otherwise(phys, size, dir, attrs) };
+        }
+        // SAFETY: By the type invariant, and by the safety requirements.
+        let addr = unsafe { bindings::dma_map_phys(self.raw_dma_dev(), phys, size, dir, attrs) };
+        // CONFIG_DMA_API_DEBUG wants to see a check.
+        if cfg!(CONFIG_DMA_API_DEBUG) && self.error(addr) != 0 {
+            return ERROR;
+        }
+        addr
+    }
+
+    /// As [`Self::map_phys`], without the DMA API; [`ERROR`] when that failed.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::map_phys`].
+    #[inline(never)]
+    unsafe fn map_otherwise(
+        &self,
+        phys: u64,
+        size: usize,
+        dir: dma_data_direction,
+        attrs: c_ulong,
+    ) -> dma_addr_t {
+        if self.way == Way::Physical {
+            kmsan_handle_dma(phys, size, dir);
+            return phys;
+        }
+        // CAST: Within a page.
+        let offset = (phys & (PAGE_SIZE as u64 - 1)) as usize;
+        // SAFETY: By the safety requirements.
+        let addr = unsafe { self.map_page(phys::phys_to_page(phys), offset, size, dir, attrs) };
+        if self.error(addr) == 0 {
+            addr
+        } else {
+            ERROR
+        }
+    }
+
     /// Unmaps a piece of a buffer that has come back.
     ///
     /// # Safety
     ///
     /// The queue mapped it, and the device is done with it.
+    #[inline(always)]
     pub(crate) unsafe fn unmap(&self, mapped: Mapped) {
         let dir = match mapped.mapping {
             Mapping::Caller => return,
@@ -181,13 +264,21 @@ impl Mapper {
             Mapping::FromDevice => FROM_DEVICE,
         };
         // CAST: Widening.
-        // SAFETY: By the safety requirements.
-        unsafe { self.unmap_page(mapped.addr, mapped.len as usize, dir, 0) };
+        let size = mapped.len as usize;
+        match self.way {
+            Way::Physical => (),
+            // SAFETY: By the type invariant, and by the safety requirements.
+            Way::Dma => unsafe {
+                bindings::dma_unmap_phys(self.raw_dma_dev(), mapped.addr, size, dir, 0)
+            },
+            // SAFETY: By the safety requirements.
+            Way::Own => unsafe { self.unmap_page(mapped.addr, size, dir, 0) },
+        }
     }
 
     /// The error of a mapping, or 0.
     pub(crate) fn error(&self, addr: dma_addr_t) -> c_int {
-        if !self.api {
+        if !self.uses_api() {
             return 0;
         }
         if let Some(ops) = self.ops() {
@@ -208,14 +299,8 @@ impl Mapper {
         }
     }
 
-    /// Whether a mapping failed.
-    #[inline(always)]
-    pub(crate) fn failed(&self, addr: dma_addr_t) -> bool {
-        self.api && self.error(addr) != 0
-    }
-
-    /// Maps `size` bytes at `ptr`, or gives their physical address if the queue does not map. The
-    /// result is to be checked by [`Self::failed`].
+    /// Maps `size` bytes at `ptr`, or gives their physical address if the queue does not map;
+    /// [`ERROR`] when that failed.
     ///
     /// # Safety
     ///
@@ -227,22 +312,16 @@ impl Mapper {
         dir: dma_data_direction,
         attrs: c_ulong,
     ) -> dma_addr_t {
-        if !self.api {
-            let addr = phys::virt_to_phys(ptr);
-            kmsan_handle_dma(addr, size, dir);
-            return addr;
-        }
+        let phys = phys::virt_to_phys(ptr);
         // DMA must never operate on memory that might be mapped elsewhere later.
         // SAFETY: It only looks at the address.
-        let vmalloc = unsafe { bindings::is_vmalloc_addr(ptr) };
+        let vmalloc = self.uses_api() && unsafe { bindings::is_vmalloc_addr(ptr) };
         if warn_on!(vmalloc) {
             dev_warn!(self.device(), "rejecting DMA map of vmalloc memory\n");
             return ERROR;
         }
-        let page = phys::phys_to_page(phys::virt_to_phys(ptr));
-        let offset = ptr.addr() & (PAGE_SIZE - 1);
         // SAFETY: By the safety requirements.
-        unsafe { self.map_page(page, offset, size, dir, attrs) }
+        unsafe { self.map_phys(phys, size, dir, attrs) }
     }
 
     /// Whether any mapping of the DMA API may have to be synchronised (`dma_dev_need_sync()`).
@@ -255,7 +334,7 @@ impl Mapper {
 
     /// Whether the CPU and the device see different memory at `addr` until it is synchronised.
     pub(crate) fn needs_sync(&self, addr: dma_addr_t) -> bool {
-        if !self.api {
+        if !self.uses_api() {
             return false;
         }
         match self.ops() {
@@ -271,67 +350,43 @@ impl Mapper {
         }
     }
 
-    /// Gives `size` bytes at `addr` to the CPU.
+    /// Gives `size` bytes at `addr` to the CPU or to the device.
     ///
     /// # Safety
     ///
     /// They are mapped in this direction.
-    pub(crate) unsafe fn sync_for_cpu(
+    pub(crate) unsafe fn sync(
         &self,
+        side: Side,
         addr: dma_addr_t,
         size: usize,
         dir: dma_data_direction,
     ) {
-        if !self.api {
+        if !self.uses_api() {
             return;
         }
-        match self.ops() {
-            // SAFETY: By the type invariant, and by the safety requirements.
-            None if self.may_need_sync() => unsafe {
-                bindings::__dma_sync_single_for_cpu(self.raw_dma_dev(), addr, size, dir)
-            },
-            None => (),
-            Some(ops) => {
-                if let Some(sync) = ops.sync_single_for_cpu {
-                    // SAFETY: As above.
-                    unsafe { sync(self.map, addr, size, dir) }
-                }
+        if let Some(ops) = self.ops() {
+            let sync = match side {
+                Side::Cpu => ops.sync_single_for_cpu,
+                Side::Device => ops.sync_single_for_device,
+            };
+            if let Some(sync) = sync {
+                // SAFETY: By the type invariant, and by the safety requirements.
+                unsafe { sync(self.map, addr, size, dir) }
             }
-        }
-    }
-
-    /// Gives `size` bytes at `addr` to the device.
-    ///
-    /// # Safety
-    ///
-    /// They are mapped in this direction.
-    pub(crate) unsafe fn sync_for_device(
-        &self,
-        addr: dma_addr_t,
-        size: usize,
-        dir: dma_data_direction,
-    ) {
-        if !self.api {
-            return;
-        }
-        match self.ops() {
-            // SAFETY: By the type invariant, and by the safety requirements.
-            None if self.may_need_sync() => unsafe {
-                bindings::__dma_sync_single_for_device(self.raw_dma_dev(), addr, size, dir)
-            },
-            None => (),
-            Some(ops) => {
-                if let Some(sync) = ops.sync_single_for_device {
-                    // SAFETY: As above.
-                    unsafe { sync(self.map, addr, size, dir) }
-                }
-            }
+        } else if self.may_need_sync() {
+            let sync = match side {
+                Side::Cpu => bindings::__dma_sync_single_for_cpu,
+                Side::Device => bindings::__dma_sync_single_for_device,
+            };
+            // SAFETY: As above.
+            unsafe { sync(self.raw_dma_dev(), addr, size, dir) }
         }
     }
 
     /// The largest mapping there can be, in bytes.
     pub(crate) fn max_size(&self) -> usize {
-        if !self.api {
+        if !self.uses_api() {
             return usize::MAX;
         }
         match self.ops() {
@@ -432,10 +487,11 @@ impl Area {
     /// # Errors
     ///
     /// `ENOMEM`.
+    #[inline(never)]
     pub(crate) fn new(mapper: Mapper, bytes: usize, gfp: bindings::gfp_t) -> Result<Self> {
         let gfp = gfp | bindings::__GFP_ZERO;
         let mut addr = 0;
-        let ptr = if mapper.api {
+        let ptr = if mapper.uses_api() {
             mapper.alloc_coherent(bytes, &mut addr, gfp)
         } else {
             // SAFETY: It has no preconditions.
@@ -458,9 +514,11 @@ impl Area {
         self.ptr
     }
 
-    /// The address for the device.
-    pub(crate) fn addr(&self) -> dma_addr_t {
-        self.addr
+    /// The address for the device of a `part` of the memory.
+    pub(crate) fn addr_of(&self, part: *const u8) -> dma_addr_t {
+        // CAST: Both have 64 bits.
+        let offset = part.addr().wrapping_sub(self.ptr.as_ptr().addr()) as dma_addr_t;
+        self.addr.wrapping_add(offset)
     }
 
     /// Zeroes it.
@@ -477,7 +535,7 @@ impl Area {
 impl Drop for Area {
     fn drop(&mut self) {
         let ptr = self.ptr.as_ptr().cast();
-        if self.mapper.api {
+        if self.mapper.uses_api() {
             // SAFETY: By the type invariant; the owner drops it when the device is done with it.
             unsafe { self.mapper.free_coherent(self.bytes, ptr, self.addr) };
         } else {

@@ -10,6 +10,7 @@ use super::{
     layout::{
         Desc,
         PackedDesc,
+        PackedLayout,
         SplitLayout, //
     },
     packed::PackedMemory,
@@ -52,8 +53,8 @@ impl Order {
     #[inline(always)]
     fn full(self) {
         if self.weak {
-            // SAFETY: Adds nothing to a word of the stack (`virt_mb()`).
-            unsafe { asm!("lock addl $0, -4(%rsp)", options(att_syntax)) };
+            // SAFETY: Adds nothing to a word below the stack (`virt_mb()`).
+            unsafe { asm!("lock addl $0, -4(%rsp)", options(att_syntax, nostack)) };
         } else {
             // SAFETY: Changes nothing (`mb()`).
             unsafe { asm!("mfence", options(nostack, preserves_flags)) };
@@ -121,8 +122,12 @@ impl SplitView {
     }
 
     /// Where descriptor table, available ring and used ring begin.
-    pub(crate) fn parts(&self) -> (NonNull<Desc>, NonNull<Le16>, NonNull<Le16>) {
-        (self.desc, self.avail, self.used)
+    pub(crate) fn parts(&self) -> [*const u8; 3] {
+        [
+            self.desc.as_ptr().cast_const().cast(),
+            self.avail.as_ptr().cast_const().cast(),
+            self.used.as_ptr().cast_const().cast(),
+        ]
     }
 
     /// The number of descriptors.
@@ -237,22 +242,28 @@ impl_barriers!(PackedView);
 impl PackedView {
     /// # Safety
     ///
-    /// The memory is as the type invariant says.
-    pub(crate) unsafe fn new(
-        desc: NonNull<PackedDesc>,
-        driver: NonNull<Le16>,
-        device: NonNull<Le32>,
-        size: u16,
-        order: Order,
-    ) -> Self {
-        // INVARIANT: By the safety requirements.
+    /// `base` points to `layout.bytes` bytes, aligned to 16, that outlive the view and that no one
+    /// else in the driver accesses.
+    pub(crate) unsafe fn new(base: NonNull<u8>, layout: &PackedLayout, order: Order) -> Self {
+        // INVARIANT: By the safety requirements; the offsets of a layout lie within its bytes.
         Self {
-            desc,
-            driver,
-            device,
-            size,
+            desc: base.cast(),
+            // SAFETY: The offset is within the memory.
+            driver: unsafe { base.add(layout.driver) }.cast(),
+            // SAFETY: The offset is within the memory.
+            device: unsafe { base.add(layout.device) }.cast(),
+            size: layout.size,
             order,
         }
+    }
+
+    /// Where the descriptor ring, the driver's and the device's event suppression begin.
+    pub(crate) fn parts(&self) -> [*const u8; 3] {
+        [
+            self.desc.as_ptr().cast_const().cast(),
+            self.driver.as_ptr().cast_const().cast(),
+            self.device.as_ptr().cast_const().cast(),
+        ]
     }
 
     /// The number of descriptors.

@@ -2,6 +2,7 @@
 
 //! The parts of `virtio_ring.ko`; the crate root says in which order to read them.
 
+mod add;
 mod create;
 mod event;
 mod exports;
@@ -12,7 +13,9 @@ mod memory;
 mod packed;
 mod pool;
 mod queue;
+mod reset;
 mod sg;
 mod split;
 mod state;
 mod suppression;
+mod take;

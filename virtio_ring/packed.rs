@@ -16,7 +16,8 @@ use super::{
     },
     layout::{
         desc,
-        event_flags, //
+        event_flags,
+        Piece, //
     },
     split::Barriers,
     state::{
@@ -111,18 +112,17 @@ impl<S: DerefMut<Target = [Slot]>, M: DerefMut<Target = [Mapped]>> Packed<S, M> 
         }
     }
 
-    /// Makes a buffer of at most `slots.free()` pieces available, one descriptor each.
+    /// Makes a buffer of `total` pieces, at most `slots.free()`, available: one descriptor each.
     ///
     /// # Errors
     ///
-    /// That of `pieces`; what was mapped before was handed to `undo`.
+    /// That of `pieces`; what was mapped before was undone.
     #[inline(always)]
     pub(crate) fn add<P: Pieces>(
         &mut self,
         mem: &impl PackedMemory,
-        pieces: &P,
+        (pieces, total): (&P, u16),
         buffer: Buffer,
-        undo: impl FnMut(Mapped),
     ) -> Result<(), P::Error> {
         let id = self.slots.head();
         let size = self.slots.size();
@@ -132,7 +132,10 @@ impl<S: DerefMut<Target = [Slot]>, M: DerefMut<Target = [Mapped]>> Packed<S, M> 
         let mut chain = Chain::new(id);
         let slots = &mut self.slots;
         let filled = pieces.each(|piece| {
-            let flags = piece.flags | Self::available(place);
+            if chain.count == total {
+                return false;
+            }
+            let flags = piece.flags | chain.more(total) | Self::available(place);
             mem.set_body(place.index(), piece.addr, piece.len, id);
             if chain.count == 0 {
                 first_flags = flags;
@@ -143,13 +146,15 @@ impl<S: DerefMut<Target = [Slot]>, M: DerefMut<Target = [Mapped]>> Packed<S, M> 
             let next = slots.next(chain.next);
             chain.push(&piece, next);
             place = place.advance(1, size);
+            true
         });
-        if let Err(error) = filled {
+        if let Err(error) = chain.check::<P>(filled, total) {
             self.withdraw(mem, chain.count);
-            self.slots.mappings(id, chain.count, undo);
+            self.slots.undo(id, chain.count, pieces);
             return Err(error);
         }
-        self.publish(mem, first_flags, &chain, buffer);
+        self.slots.claim(&chain, buffer);
+        self.publish(mem, first_flags, chain.count);
         Ok(())
     }
 
@@ -167,31 +172,29 @@ impl<S: DerefMut<Target = [Slot]>, M: DerefMut<Target = [Mapped]>> Packed<S, M> 
         }
     }
 
-    /// Makes a buffer available whose `bytes` of descriptors stand in a table at `addr`. There must
-    /// be a free slot.
+    /// Makes a buffer of one descriptor available: of the one `piece`, which is not mapped, or of a
+    /// table. There must be a free slot.
     #[inline(always)]
-    pub(crate) fn add_indirect(
+    pub(crate) fn add_one(
         &mut self,
         mem: &impl PackedMemory,
-        (addr, bytes): (u64, u32),
+        piece: &Piece,
         writable: u32,
         buffer: Buffer,
     ) {
-        let id = self.slots.head();
-        let next = self.slots.next(id);
-        mem.set_body(self.avail.index(), addr, bytes, id);
-        let flags = desc::INDIRECT | Self::available(self.avail);
-        self.publish(mem, flags, &Chain::single(id, next, writable), buffer);
+        let id = self.slots.claim_one(buffer, writable);
+        mem.set_body(self.avail.index(), piece.addr, piece.len, id);
+        let flags = piece.flags | Self::available(self.avail);
+        self.publish(mem, flags, 1);
     }
 
     #[inline(always)]
-    fn publish(&mut self, mem: &impl PackedMemory, flags: u16, chain: &Chain, buffer: Buffer) {
-        self.slots.claim(chain, buffer);
+    fn publish(&mut self, mem: &impl PackedMemory, flags: u16, count: u16) {
         // All else before the flags of the first one; pairs with the device's read barrier.
         mem.publish();
         mem.set_flags(self.avail.index(), flags);
-        self.avail = self.avail.advance(chain.count, self.slots.size());
-        self.added = self.added.wrapping_add(chain.count);
+        self.avail = self.avail.advance(count, self.slots.size());
+        self.added = self.added.wrapping_add(count);
     }
 
     /// Tells whether the device wants to know of the buffers added since the last call.
@@ -213,45 +216,44 @@ impl<S: DerefMut<Target = [Slot]>, M: DerefMut<Target = [Mapped]>> Packed<S, M> 
         }
     }
 
-    /// Takes the next used buffer, if there is one.
+    /// Whether [`Self::take_next`] has something to do.
+    #[inline(always)]
+    pub(crate) fn look(&self, mem: &impl PackedMemory) -> bool {
+        self.batch.is_some() || Self::more_used(mem, self.used)
+    }
+
+    /// Takes the next used buffer, after [`Self::look`] has found one.
     ///
     /// # Errors
     ///
     /// The device has written what cannot be; no buffer was taken, and none may be afterwards.
     #[inline(always)]
-    pub(crate) fn get(
+    pub(crate) fn take_next(
         &mut self,
         mem: &impl PackedMemory,
         suppression: &Suppression,
-    ) -> Result<Option<Used>, Fault> {
+    ) -> Result<Used, Fault> {
         let used = if self.slots.in_order() {
             self.take_in_order(mem)?
         } else {
-            match self.fetch(mem)? {
-                Some((id, len)) => Some(self.take(id, len)?),
-                None => None,
-            }
+            let (id, len) = self.fetch(mem)?;
+            self.take(id, len)?
         };
-        if let Some(used) = &used {
-            self.used = self.used.advance(used.slot.count, self.slots.size());
-            suppression.taken_packed(mem, self.used, self.batch.is_some());
-        }
+        self.used = self.used.advance(used.slot.count, self.slots.size());
+        suppression.taken_packed(mem, self.used, self.batch.is_some());
         Ok(used)
     }
 
-    /// Fetches the next used descriptor, if it is one: an id and a length.
+    /// Fetches the next used descriptor: an id and a length.
     #[inline(always)]
-    fn fetch(&self, mem: &impl PackedMemory) -> Result<Option<(u16, u32)>, Fault> {
-        if !Self::more_used(mem, self.used) {
-            return Ok(None);
-        }
+    fn fetch(&self, mem: &impl PackedMemory) -> Result<(u16, u32), Fault> {
         // Id and length after the flags; pairs with the device's write barrier between those.
         mem.observe();
         let (id, len) = mem.used_elem(self.used.index());
         if id >= self.slots.size() {
             return Err(Fault::OutOfRange(id.into()));
         }
-        Ok(Some((id, len)))
+        Ok((id, len))
     }
 
     #[inline(always)]
@@ -263,13 +265,11 @@ impl<S: DerefMut<Target = [Slot]>, M: DerefMut<Target = [Mapped]>> Packed<S, M> 
     }
 
     #[inline(never)]
-    fn take_in_order(&mut self, mem: &impl PackedMemory) -> Result<Option<Used>, Fault> {
+    fn take_in_order(&mut self, mem: &impl PackedMemory) -> Result<Used, Fault> {
         let batch = match self.batch {
             Some(batch) => batch,
             None => {
-                let Some((head, len)) = self.fetch(mem)? else {
-                    return Ok(None);
-                };
+                let (head, len) = self.fetch(mem)?;
                 if !self.slots.is_head(head) {
                     return Err(Fault::NotHead(head.into()));
                 }
@@ -281,7 +281,7 @@ impl<S: DerefMut<Target = [Slot]>, M: DerefMut<Target = [Mapped]>> Packed<S, M> 
         // What was skipped counts as written completely.
         let used = self.take(due, if done { batch.len } else { u32::MAX })?;
         self.batch = if done { None } else { Some(batch) };
-        Ok(Some(used))
+        Ok(used)
     }
 
     /// Tells whether the descriptor at `place` was used.

@@ -13,8 +13,15 @@ use super::{
         TableDesc,
         CLASSES, //
     },
+    layout::{
+        desc,
+        Piece,
+        MAX_SIZE, //
+    },
     map::{
         Mapper,
+        Side,
+        ERROR,
         TO_DEVICE, //
     },
     state::Mapped, //
@@ -44,10 +51,24 @@ struct Header {
     capacity: u16,
     /// Number of descriptors of the buffer.
     used: u16,
+    /// Buffers of no more descriptors than that fit into a smaller table.
+    smaller: u16,
+    /// Size of the allocation in bytes.
+    bytes: u32,
     /// Size class, [`CLASSES`] if it is larger than any.
     class: u8,
     /// Whether the device sees changes only after they were synchronised.
     sync: bool,
+}
+
+impl Header {
+    #[cold]
+    #[inline(never)]
+    fn sync(&self, bytes: u32, mapper: &Mapper) {
+        // CAST: Widening.
+        // SAFETY: The table is mapped so.
+        unsafe { mapper.sync(Side::Device, self.addr, bytes as usize, TO_DEVICE) };
+    }
 }
 
 /// An indirect table.
@@ -88,15 +109,20 @@ impl Table {
         unsafe { self.0.add(1) }.as_ptr().cast()
     }
 
-    /// The descriptors to fill, and where to note their mappings: nowhere if there are none.
+    /// The descriptors to fill, and where to note their mappings: nowhere unless `maps`, and if the
+    /// queue does not map.
     #[inline(always)]
-    pub(crate) fn parts<D: TableDesc>(&mut self, mapper: &Mapper) -> (&mut [D], &mut [Mapped]) {
+    pub(crate) fn parts<D: TableDesc>(
+        &mut self,
+        mapper: &Mapper,
+        maps: bool,
+    ) -> (&mut [D], &mut [Mapped]) {
         const { assert!(size_of::<D>() == DESC && align_of::<D>() <= 16) };
         let capacity = usize::from(self.header().capacity);
         let descs = self.descs();
         // SAFETY: By the type invariant; a descriptor is plain data of that size.
         let table = unsafe { core::slice::from_raw_parts_mut(descs.cast::<D>(), capacity) };
-        let maps = if mapper.uses_api() {
+        let maps = if maps && mapper.uses_api() {
             let maps = descs.wrapping_add(capacity.wrapping_mul(DESC)).cast();
             // SAFETY: By the type invariant.
             unsafe { core::slice::from_raw_parts_mut(maps, capacity) }
@@ -106,25 +132,28 @@ impl Table {
         (table, maps)
     }
 
-    /// Shows the first `count` descriptors to the device: returns their address and size in bytes.
+    /// Shows the first `count` descriptors to the device; returns what to put into the ring.
     #[inline(always)]
-    pub(crate) fn show(&mut self, count: u16, mapper: &Mapper) -> (u64, u32) {
+    pub(crate) fn show(&mut self, count: u16, mapper: &Mapper) -> Piece {
         // SAFETY: By the type invariant.
         let header = unsafe { self.0.as_mut() };
         header.used = count;
         let bytes = u32::from(count).wrapping_mul(16);
         if header.sync {
-            // CAST: Widening.
-            // SAFETY: The table is mapped so.
-            unsafe { mapper.sync_for_device(header.addr, bytes as usize, TO_DEVICE) };
+            header.sync(bytes, mapper);
         }
-        (header.addr, bytes)
+        Piece {
+            addr: header.addr,
+            len: bytes,
+            flags: desc::INDIRECT,
+            mapped: false,
+        }
     }
 
     /// The mappings of the buffer.
     pub(crate) fn mappings<D: TableDesc>(&mut self, mapper: &Mapper) -> &[Mapped] {
         let used = usize::from(self.header().used);
-        let (_, maps) = self.parts::<D>(mapper);
+        let (_, maps) = self.parts::<D>(mapper, true);
         maps.get(..used).unwrap_or_default()
     }
 }
@@ -134,7 +163,9 @@ pub(crate) struct Pool {
     /// The first idle one of each class.
     idle: [*mut Header; CLASSES],
     /// How much memory may be idle, in bytes.
-    room: usize,
+    room: u32,
+    /// The class of the table that was right for the last buffer; most of a queue are alike.
+    likely: usize,
 }
 
 impl Pool {
@@ -143,31 +174,59 @@ impl Pool {
         Self {
             idle: [null_mut(); CLASSES],
             room: idle_limit(size),
+            likely: 0,
         }
     }
 
-    /// Takes a table for `count` descriptors, if there is memory.
+    /// Takes a table that may be large enough for the next buffer, if one is idle.
+    #[inline(always)]
+    pub(crate) fn take_likely(&mut self) -> Option<Table> {
+        self.take_idle(self.likely)
+    }
+
+    #[inline(always)]
+    fn take_idle(&mut self, class: usize) -> Option<Table> {
+        let first = self.idle.get_mut(class)?;
+        let table = NonNull::new(*first)?;
+        // SAFETY: Tables in the pool are valid.
+        let header = unsafe { table.as_ref() };
+        *first = header.next;
+        self.room = self.room.wrapping_add(header.bytes);
+        // INVARIANT: The pool owned it.
+        Some(Table(table))
+    }
+
+    /// Notes that a table of [`Self::take_likely`] holds `count` descriptors, to take a smaller one
+    /// for the next buffer if that would have done.
+    #[inline(always)]
+    pub(crate) fn likely_held(&mut self, table: &Table, count: u16) {
+        if count <= table.header().smaller {
+            self.likely = self.likely.wrapping_sub(1);
+        }
+    }
+
+    /// Takes a table for `count` descriptors, if they need one and there is memory.
     ///
     /// # Context
     ///
     /// As `gfp` says, if it has to allocate.
-    #[inline(always)]
+    #[inline(never)]
     pub(crate) fn take(
         &mut self,
-        count: u16,
+        count: u32,
         mapper: &Mapper,
         gfp: bindings::gfp_t,
     ) -> Option<Table> {
-        let bytes = bytes_for(count, mapper);
-        let class = class_of(bytes);
+        if !(2..=MAX_SIZE).contains(&count) {
+            return None;
+        }
+        // CAST: At most `MAX_SIZE`.
+        let count = count as u16;
+        let class = class_of(bytes_for(count, mapper));
         if let Some(class) = class {
-            let first = self.idle.get_mut(class)?;
-            if let Some(table) = NonNull::new(*first) {
-                // SAFETY: Tables in the pool are valid.
-                *first = unsafe { table.as_ref() }.next;
-                self.room = self.room.wrapping_add(class_bytes(class));
-                // INVARIANT: The pool owned it.
-                return Some(Table(table));
+            self.likely = class;
+            if let Some(table) = self.take_idle(class) {
+                return Some(table);
             }
         }
         allocate(count, class, mapper, gfp)
@@ -179,10 +238,9 @@ impl Pool {
         // SAFETY: By the type invariant of tables.
         let header = unsafe { table.0.as_mut() };
         let class = usize::from(header.class);
-        let bytes = class_bytes(class);
         if let Some(first) = self.idle.get_mut(class) {
-            if !header.sync && bytes <= self.room {
-                self.room = self.room.wrapping_sub(bytes);
+            if !header.sync && header.bytes <= self.room {
+                self.room = self.room.wrapping_sub(header.bytes);
                 header.next = *first;
                 *first = table.0.as_ptr();
                 return;
@@ -191,18 +249,18 @@ impl Pool {
         free(table, mapper);
     }
 
+    /// As [`Self::put`], for a table that was not used after all.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn put_back(&mut self, table: Table, mapper: &Mapper) {
+        self.put(table, mapper);
+    }
+
     /// Frees every table in the pool.
     pub(crate) fn clear(&mut self, mapper: &Mapper) {
         for class in 0..CLASSES {
-            while let Some(table) = self.idle.get(class).copied().and_then(NonNull::new) {
-                // SAFETY: Tables in the pool are valid.
-                let next = unsafe { table.as_ref() }.next;
-                if let Some(first) = self.idle.get_mut(class) {
-                    *first = next;
-                }
-                self.room = self.room.wrapping_add(class_bytes(class));
-                // INVARIANT: The pool owned it.
-                free(Table(table), mapper);
+            while let Some(table) = self.take_idle(class) {
+                free(table, mapper);
             }
         }
     }
@@ -223,8 +281,15 @@ fn bytes_for(count: u16, mapper: &Mapper) -> usize {
     size_of::<Header>().wrapping_add(usize::from(count).wrapping_mul(each(mapper)))
 }
 
+/// Number of descriptors that a table of `bytes` has room for.
+fn capacity_of(bytes: usize, mapper: &Mapper) -> u16 {
+    // CAST: What was asked for, or what 8 KiB hold.
+    (bytes.wrapping_sub(size_of::<Header>()) / each(mapper)) as u16
+}
+
 /// Allocates and maps a table of a class, or for exactly `count` descriptors if there is none.
 #[cold]
+#[inline(never)]
 fn allocate(
     count: u16,
     class: Option<usize>,
@@ -236,13 +301,19 @@ fn allocate(
     let gfp = gfp & !bindings::__GFP_HIGHMEM | bindings::__GFP_ZERO;
     // SAFETY: It has no preconditions.
     let memory = NonNull::new(unsafe { bindings::__kmalloc_noprof(bytes, gfp) })?;
-    let capacity = bytes.wrapping_sub(size_of::<Header>()) / each(mapper);
+    let capacity = capacity_of(bytes, mapper);
+    let smaller = match class {
+        Some(class) if class != 0 => capacity_of(class_bytes(class) / 2, mapper),
+        _ => 0,
+    };
     let header = Header {
         next: null_mut(),
         addr: 0,
-        // CAST: `count` or what 8 KiB hold.
-        capacity: capacity as u16,
+        capacity,
         used: 0,
+        smaller,
+        // CAST: At most what `MAX_SIZE` descriptors need.
+        bytes: bytes as u32,
         // CAST: At most `CLASSES`.
         class: class.unwrap_or(CLASSES) as u8,
         sync: false,
@@ -252,10 +323,10 @@ fn allocate(
     unsafe { memory.write(header) };
     // INVARIANT: As allocated, and all of it is zero but the header.
     let mut table = Table(memory);
-    let size = capacity.wrapping_mul(DESC);
+    let size = usize::from(capacity).wrapping_mul(DESC);
     // SAFETY: The memory stays valid until `free` has unmapped it.
     let addr = unsafe { mapper.map_single(table.descs().cast(), size, TO_DEVICE, 0) };
-    if mapper.failed(addr) {
+    if addr == ERROR {
         // SAFETY: It was allocated above, and nothing knows of it.
         unsafe { bindings::kfree(memory.as_ptr().cast()) };
         return None;
@@ -268,6 +339,7 @@ fn allocate(
 }
 
 #[cold]
+#[inline(never)]
 fn free(table: Table, mapper: &Mapper) {
     let header = table.header();
     if mapper.uses_api() {

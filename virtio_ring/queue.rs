@@ -12,16 +12,8 @@
 
 use super::{
     event::Place,
-    indirect::{
-        self,
-        Content, //
-    },
-    layout::{
-        Desc,
-        PackedDesc,
-        MAX_SIZE, //
-    },
     map::{
+        self,
         Area,
         Mapper, //
     },
@@ -30,43 +22,27 @@ use super::{
         SplitView, //
     },
     packed::Packed,
-    pool::{
-        Pool,
-        Table, //
-    },
-    sg::{
-        Lists,
-        MappedLists,
-        PhysicalLists, //
-    },
+    pool::Pool,
     split::{
         Barriers,
         Split, //
     },
     state::{
-        Buffer,
         Fault,
         Mapped,
-        Slot,
-        Slots,
-        Token,
-        Used, //
+        Slot, //
     },
     suppression::Suppression, //
 };
 use crate::virtio::bindings::{
     self,
-    gfp_t,
+    dma_addr_t,
     virtqueue, //
 };
 
 use core::{
     cell::UnsafeCell,
     ffi::CStr,
-    ptr::{
-        null_mut,
-        NonNull, //
-    },
     sync::atomic::{
         AtomicBool,
         AtomicU16,
@@ -74,10 +50,7 @@ use core::{
     },
 };
 use kernel::{
-    ffi::{
-        c_uint,
-        c_void, //
-    },
+    ffi::c_uint,
     prelude::*,
     str::CStrExt,
     warn_on, //
@@ -109,8 +82,8 @@ pub(crate) enum Ring {
         view: PackedView,
         /// The driver's side, which callers serialise.
         state: UnsafeCell<PackedState>,
-        /// Owns the shared memory: ring, driver's and device's event suppression.
-        areas: [Area; 3],
+        /// Owns the shared memory.
+        area: Area,
     },
 }
 
@@ -144,10 +117,10 @@ pub(crate) struct Queue {
     /// Where the driver adds next, for notifications, which callers need not serialise.
     next_avail: AtomicU16,
     pub(super) features: Features,
-    suppression: Suppression,
+    pub(super) suppression: Suppression,
     notify: Notify,
     pub(super) mapper: Mapper,
-    ring: UnsafeCell<Ring>,
+    pub(super) ring: UnsafeCell<Ring>,
     pool: UnsafeCell<Pool>,
     /// What `virtqueue_get_vring()` shows.
     pub(super) vring: UnsafeCell<bindings::vring>,
@@ -235,7 +208,7 @@ impl Queue {
     }
 
     #[inline(always)]
-    fn pool(&self) -> *mut Pool {
+    pub(super) fn pool(&self) -> *mut Pool {
         self.pool.get()
     }
 
@@ -246,19 +219,19 @@ impl Queue {
 
     /// Shows what an add has changed.
     #[inline(always)]
-    fn added(&self, free: u16, next: u16) {
+    pub(super) fn added(&self, free: u16, next: u16) {
         self.set_free(free);
         self.next_avail.store(next, Relaxed);
     }
 
     #[inline(always)]
-    fn set_free(&self, free: u16) {
+    pub(super) fn set_free(&self, free: u16) {
         // SAFETY: Callers serialise; C only reads it.
         unsafe { (*self.as_raw()).num_free = c_uint::from(free) };
     }
 
     /// Begins with the ring as it is: empty, its memory zero.
-    fn begin(&self) {
+    pub(super) fn begin(&self) {
         let masked = self.callback().is_none();
         let size = with_ring!(self, view, state => {
             self.suppression.reset(masked, SplitState::START);
@@ -281,44 +254,6 @@ impl Queue {
         *pool = Pool::new(size);
     }
 
-    /// Begins anew after a reset of the queue; no buffer is outstanding.
-    ///
-    /// # Safety
-    ///
-    /// The device has been stopped and nothing else uses the queue.
-    pub(crate) unsafe fn reset(&self) {
-        match self.ring() {
-            Ring::Split { state, area, .. } => {
-                if let Some(area) = area {
-                    // SAFETY: By the safety requirements.
-                    unsafe { area.clear() };
-                }
-                // SAFETY: By the safety requirements.
-                unsafe { &mut *state.get() }.reset();
-            }
-            Ring::Packed { state, areas, .. } => {
-                for area in areas {
-                    // SAFETY: By the safety requirements.
-                    unsafe { area.clear() };
-                }
-                // SAFETY: By the safety requirements.
-                unsafe { &mut *state.get() }.reset();
-            }
-        }
-        self.begin();
-    }
-
-    /// Puts another, fresh ring in the place of the present one.
-    ///
-    /// # Safety
-    ///
-    /// As for [`Self::reset`].
-    pub(crate) unsafe fn replace(&self, ring: Ring) {
-        // SAFETY: By the safety requirements.
-        unsafe { *self.ring.get() = ring };
-        self.begin();
-    }
-
     /// Whether the queue is broken.
     #[inline(always)]
     pub(crate) fn is_broken(&self) -> bool {
@@ -332,7 +267,8 @@ impl Queue {
 
     /// Breaks the queue of a device that lies.
     #[cold]
-    fn fail(&self, fault: Fault) {
+    #[inline(never)]
+    pub(super) fn fail(&self, fault: Fault) {
         self.set_broken(true);
         // SAFETY: The field is set when the queue is created.
         let name = unsafe { (*self.as_raw()).name };
@@ -346,256 +282,27 @@ impl Queue {
         dev_err!(self.mapper.device(), "{}:{}{}{}\n", name, what, number, why);
     }
 
+    /// Addresses of the ring's three parts for the device; those of a caller's ring only it knows.
+    #[inline]
+    pub(crate) fn addresses(&self) -> [dma_addr_t; 3] {
+        let (area, parts) = match self.ring() {
+            Ring::Split { view, area, .. } => (area.as_ref(), view.parts()),
+            Ring::Packed { view, area, .. } => (Some(area), view.parts()),
+        };
+        if warn_on!(area.is_none()) {
+            return [map::ERROR; 3];
+        }
+        parts.map(|part| area.map_or(map::ERROR, |area| area.addr_of(part)))
+    }
+
     /// Number of descriptors.
     #[inline]
     pub(crate) fn size(&self) -> u16 {
         with_ring!(self, view => view.size(), view.size())
     }
 
-    /// Makes a buffer available.
-    ///
-    /// # Errors
-    ///
-    /// - `EIO`: the queue is broken or, packed, a part of the buffer could not be mapped.
-    /// - `ENOSPC`: the queue is full.
-    /// - `ENOMEM`: split: a part of the buffer could not be mapped.
-    /// - `EINVAL`: the buffer is empty, has no token, has a context the queue does not take, or its
-    ///   lists are longer or shorter than said.
-    ///
-    /// # Context
-    ///
-    /// Any; allocates with `gfp`. Callers serialise.
-    #[inline(never)]
-    pub(crate) fn add(
-        &self,
-        lists: &Lists,
-        data: *mut c_void,
-        ctx: *mut c_void,
-        gfp: gfp_t,
-    ) -> Result {
-        let Some(token) = Token::new(data) else {
-            return misuse();
-        };
-        if lists.total() == 0 || (!ctx.is_null() && self.features.indirect) {
-            return misuse();
-        }
-        if self.is_broken() {
-            return Err(EIO);
-        }
-        let pieces = MappedLists {
-            lists,
-            mapper: &self.mapper,
-        };
-        // SAFETY: `Pieces` gives only what it has mapped.
-        let undo = |mapped| unsafe { self.mapper.unmap(mapped) };
-        let direct = Buffer {
-            token,
-            extra: ctx,
-            indirect: false,
-        };
-        with_ring!(self, view, state => {
-            let free = state.slots.free();
-            match self.table::<Desc>(free, lists, gfp)? {
-                Some(filled) => {
-                    state.add_indirect(view, filled.at, filled.writable, filled.buffer(token));
-                }
-                None if u32::from(free) < lists.total() => {
-                    if lists.has_out() {
-                        // For historical reasons: the device should look after its ring.
-                        self.call_notify();
-                    }
-                    return Err(ENOSPC);
-                }
-                None => state.add(view, &pieces, direct, undo)?,
-            }
-            self.added(state.slots.free(), state.next_avail());
-            if state.must_kick() {
-                self.kick();
-            }
-        }, {
-            let free = state.slots.free();
-            match self.table::<PackedDesc>(free, lists, gfp).unwrap_or(None) {
-                Some(filled) => {
-                    state.add_indirect(view, filled.at, filled.writable, filled.buffer(token));
-                }
-                None if u32::from(free) < lists.total() => return Err(ENOSPC),
-                None => state.add(view, &pieces, direct, undo).map_err(|_| EIO)?,
-            }
-            self.added(state.slots.free(), state.next_avail());
-        });
-        Ok(())
-    }
-
-    /// Puts a buffer into an indirect table if that is worth it and there is one.
-    ///
-    /// # Errors
-    ///
-    /// As [`Pieces::each`](super::state::Pieces::each).
-    #[inline(always)]
-    fn table<D: indirect::TableDesc>(
-        &self,
-        free: u16,
-        lists: &Lists,
-        gfp: gfp_t,
-    ) -> Result<Option<Filled>> {
-        let total = lists.total();
-        if !self.features.indirect || total < 2 || free == 0 || total > MAX_SIZE {
-            return Ok(None);
-        }
-        // SAFETY: Callers serialise.
-        let pool = unsafe { &mut *self.pool() };
-        // CAST: At most `MAX_SIZE`.
-        let Some(mut table) = pool.take(total as u16, &self.mapper, gfp) else {
-            return Ok(None);
-        };
-        let filled = if lists.premapped() || self.mapper.uses_api() {
-            self.fill_mapped::<D>(&mut table, lists)
-        } else {
-            let (descs, _) = table.parts::<D>(&self.mapper);
-            indirect::fill(descs, &mut [], &PhysicalLists(lists), |_| ())
-        };
-        match filled {
-            Ok(content) => {
-                let at = table.show(content.count, &self.mapper);
-                Ok(Some(Filled {
-                    table,
-                    at,
-                    writable: content.writable,
-                }))
-            }
-            Err(error) => {
-                pool.put(table, &self.mapper);
-                Err(error)
-            }
-        }
-    }
-
-    #[inline(never)]
-    fn fill_mapped<D: indirect::TableDesc>(
-        &self,
-        table: &mut Table,
-        lists: &Lists,
-    ) -> Result<Content> {
-        let (descs, maps) = table.parts::<D>(&self.mapper);
-        // SAFETY: `Pieces` gives only what it has mapped.
-        let undo = |mapped| unsafe { self.mapper.unmap(mapped) };
-        let pieces = MappedLists {
-            lists,
-            mapper: &self.mapper,
-        };
-        indirect::fill(descs, maps, &pieces, undo)
-    }
-
-    /// Takes a used buffer: its token, or null. Sets `len` to the number of bytes written, `ctx` to
-    /// the context if there can be one.
-    ///
-    /// # Context
-    ///
-    /// Any. Callers serialise.
-    #[inline(never)]
-    pub(crate) fn get(&self, len: &mut c_uint, ctx: Option<&mut *mut c_void>) -> *mut c_void {
-        if self.is_broken() {
-            return null_mut();
-        }
-        let suppression = &self.suppression;
-        with_ring!(self, view, state => {
-            let got = state.get(view, suppression);
-            self.got(got, &state.slots, len, ctx)
-        }, {
-            let got = state.get(view, suppression);
-            self.got(got, &state.slots, len, ctx)
-        })
-    }
-
-    /// What comes after a look at the ring: the buffer's token, or null.
-    #[inline(always)]
-    fn got(
-        &self,
-        got: Result<Option<Used>, Fault>,
-        slots: &Slots<KVec<Slot>, KVec<Mapped>>,
-        len: &mut c_uint,
-        ctx: Option<&mut *mut c_void>,
-    ) -> *mut c_void {
-        match got {
-            Ok(Some(used)) => {
-                *len = used.len;
-                self.finish(&used, slots, ctx)
-            }
-            Ok(None) => null_mut(),
-            Err(fault) => {
-                self.fail(fault);
-                null_mut()
-            }
-        }
-    }
-
-    /// Takes a buffer back that the device has not used, or null.
-    ///
-    /// # Context
-    ///
-    /// Any. Callers serialise, and have reset the device or the queue.
-    pub(crate) fn detach(&self) -> *mut c_void {
-        with_ring!(self, _view, state => {
-            let got = state.detach();
-            got.map_or(null_mut(), |used| self.finish(&used, &state.slots, None))
-        }, {
-            let got = state.detach();
-            got.map_or(null_mut(), |used| self.finish(&used, &state.slots, None))
-        })
-    }
-
-    /// Unmaps a buffer that has come back, keeps its table; returns the token.
-    #[inline(always)]
-    fn finish(
-        &self,
-        used: &Used,
-        slots: &Slots<KVec<Slot>, KVec<Mapped>>,
-        ctx: Option<&mut *mut c_void>,
-    ) -> *mut c_void {
-        self.set_free(slots.free());
-        let slot = &used.slot;
-        if slot.indirect {
-            // SAFETY: `add` has put a table there, and the slot was given back.
-            if let Some(table) = unsafe { Table::from_raw(slot.extra) } {
-                self.finish_table(table);
-            }
-        } else {
-            if self.mapper.uses_api() {
-                self.unmap_chain(used.head, slot.count, slots);
-            }
-            if let Some(ctx) = ctx {
-                *ctx = slot.extra;
-            }
-        }
-        slot.token.map_or(null_mut(), NonNull::as_ptr)
-    }
-
-    #[inline(always)]
-    fn finish_table(&self, mut table: Table) {
-        if self.mapper.uses_api() {
-            self.unmap_table(&mut table);
-        }
-        // SAFETY: Callers serialise.
-        unsafe { &mut *self.pool() }.put(table, &self.mapper);
-    }
-
-    #[inline(never)]
-    fn unmap_table(&self, table: &mut Table) {
-        // The format of the descriptors does not matter for the mappings behind them.
-        for &mapped in table.mappings::<Desc>(&self.mapper) {
-            // SAFETY: `add` has mapped it; the device is done with the buffer.
-            unsafe { self.mapper.unmap(mapped) };
-        }
-    }
-
-    #[inline(never)]
-    fn unmap_chain(&self, head: u16, count: u16, slots: &Slots<KVec<Slot>, KVec<Mapped>>) {
-        // SAFETY: `add` has mapped it; the device is done with the buffer.
-        slots.mappings(head, count, |mapped| unsafe { self.mapper.unmap(mapped) });
-    }
-
     /// Tells whether the device wants to be notified of what was added since the last call.
-    #[inline]
+    #[inline(never)]
     pub(crate) fn kick_prepare(&self) -> bool {
         with_ring!(self, view, state => {
             state.kick_prepare(view, self.features.event)
@@ -604,7 +311,7 @@ impl Queue {
         })
     }
 
-    fn call_notify(&self) -> bool {
+    pub(super) fn call_notify(&self) -> bool {
         // SAFETY: The transport's function takes every queue of its device.
         unsafe { (self.notify)(self.as_raw()) }
     }
@@ -639,6 +346,28 @@ impl Queue {
         })
     }
 
+    /// Asks for notifications; false if there are used buffers already.
+    #[inline]
+    pub(crate) fn enable_cb(&self) -> bool {
+        let suppression = &self.suppression;
+        suppression.rearm();
+        let position = suppression.position();
+        with_ring!(self, view => {
+            suppression.enable_split(view, 0);
+            self.is_broken() || {
+                // The event before the look at the index; pairs with the device's barrier.
+                view.full();
+                !SplitState::more_used(view, position)
+            }
+        }, {
+            suppression.enable_packed(view, Place::from_bits(position));
+            self.is_broken() || {
+                view.full();
+                !self.more_used_packed(view, position)
+            }
+        })
+    }
+
     /// Asks for notifications; what is returned is for [`Self::poll`].
     #[inline]
     pub(crate) fn enable_cb_prepare(&self) -> c_uint {
@@ -659,19 +388,20 @@ impl Queue {
         if self.is_broken() {
             return false;
         }
-        with_ring!(self, view => view.full(), view.full());
         // CAST: The low half is what `enable_cb_prepare` has given.
-        self.more_used(position as u16)
+        let position = position as u16;
+        with_ring!(self, view => {
+            view.full();
+            SplitState::more_used(view, position)
+        }, {
+            view.full();
+            self.more_used_packed(view, position)
+        })
     }
 
     #[inline(always)]
-    fn more_used(&self, position: u16) -> bool {
-        with_ring!(self, view => {
-            SplitState::more_used(view, position)
-        }, {
-            self.suppression.is_open()
-                || PackedState::more_used(view, Place::from_bits(position))
-        })
+    fn more_used_packed(&self, view: &PackedView, position: u16) -> bool {
+        self.suppression.is_open() || PackedState::more_used(view, Place::from_bits(position))
     }
 
     /// Asks for a notification when most of what is outstanding was used; false if it was already.
@@ -696,7 +426,13 @@ impl Queue {
     /// Any.
     #[inline]
     pub(crate) fn interrupt(&self) -> bool {
-        if !self.more_used(self.suppression.position()) {
+        let position = self.suppression.position();
+        let more = with_ring!(self, view => {
+            SplitState::more_used(view, position)
+        }, {
+            self.more_used_packed(view, position)
+        });
+        if !more {
             return false;
         }
         if self.is_broken() {
@@ -726,32 +462,4 @@ impl Drop for Queue {
         while !self.detach().is_null() {}
         self.pool.get_mut().clear(&self.mapper);
     }
-}
-
-/// An indirect table that holds a buffer.
-struct Filled {
-    table: Table,
-    /// Its address for the device, and its size in bytes.
-    at: (u64, u32),
-    /// How many bytes the device may write.
-    writable: u32,
-}
-
-impl Filled {
-    /// The buffer, which owns the table from now on.
-    #[inline(always)]
-    fn buffer(self, token: Token) -> Buffer {
-        Buffer {
-            token,
-            extra: self.table.into_raw(),
-            indirect: true,
-        }
-    }
-}
-
-/// Refuses a call that no driver may make.
-#[cold]
-fn misuse() -> Result {
-    warn_on!(true);
-    Err(EINVAL)
 }

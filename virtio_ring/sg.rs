@@ -13,21 +13,22 @@ use super::{
         self,
         Mapper, //
     },
-    state::Pieces, //
+    state::{
+        Mapped,
+        Pieces, //
+    },
 };
 use crate::{
     kernel_ext::phys::PageFrames,
     virtio::bindings::{
-        self,
         dma_data_direction,
         scatterlist, //
     },
 };
 
 use core::ptr::{
-    null_mut,
-    with_exposed_provenance,
-    with_exposed_provenance_mut, //
+    self,
+    with_exposed_provenance, //
 };
 use kernel::{
     ffi::c_ulong,
@@ -40,25 +41,27 @@ const CHAIN: c_ulong = 1;
 /// In `page_link`: the entry is the last one.
 const END: c_ulong = 2;
 
-/// The entry after `sg`, or null (`sg_next()`).
-///
-/// # Safety
-///
-/// `sg` is an entry of a well-formed, terminated list.
-#[inline(always)]
-unsafe fn next(sg: *mut scatterlist) -> *mut scatterlist {
-    // SAFETY: By the safety requirements.
-    if unsafe { (*sg).page_link } & END != 0 {
-        return null_mut();
-    }
-    // SAFETY: By the safety requirements: there is an entry after one that is not the last.
-    let next = unsafe { sg.add(1) };
-    // SAFETY: As above.
-    let link = unsafe { (*next).page_link };
-    if link & CHAIN == 0 {
-        next
-    } else {
-        with_exposed_provenance_mut(link & !(CHAIN | END))
+/// Where a list goes on.
+#[cold]
+fn follow(link: c_ulong) -> *const scatterlist {
+    with_exposed_provenance(link & !(CHAIN | END))
+}
+
+/// An entry of a list.
+#[derive(Clone, Copy)]
+struct Entry<'a> {
+    sg: &'a scatterlist,
+    /// Its `page_link`: the page, and flags in the two lowest bits.
+    link: c_ulong,
+}
+
+impl Entry<'_> {
+    /// The physical address of its first byte.
+    #[inline(always)]
+    fn phys(&self, frames: PageFrames) -> u64 {
+        frames
+            .phys(with_exposed_provenance(self.link))
+            .wrapping_add(self.sg.offset.into())
     }
 }
 
@@ -72,12 +75,16 @@ pub(crate) struct Lists {
     lists: *const *mut scatterlist,
     out: u32,
     all: u32,
+    /// Number of entries, or [`Self::UNKNOWN`].
     total: u32,
     premapped: bool,
     attrs: c_ulong,
 }
 
 impl Lists {
+    /// For `total` when nobody has counted the entries.
+    pub(crate) const UNKNOWN: u32 = u32::MAX;
+
     /// `total` entries in `out` lists for the device to read, then `inward` ones to write.
     ///
     /// # Safety
@@ -102,32 +109,51 @@ impl Lists {
         }
     }
 
-    /// As [`Self::new`], with all entries of the lists, which are not mapped.
-    ///
-    /// # Safety
-    ///
-    /// As the type invariant says.
-    #[inline(always)]
-    pub(crate) unsafe fn count(lists: *const *mut scatterlist, (out, inward): (u32, u32)) -> Self {
-        let mut total = 0u32;
-        for index in 0..out.wrapping_add(inward) {
-            // CAST: Widening.
-            // SAFETY: By the safety requirements.
-            let mut sg = unsafe { *lists.add(index as usize) };
-            while !sg.is_null() {
-                total = total.wrapping_add(1);
-                // SAFETY: By the safety requirements.
-                sg = unsafe { next(sg) };
-            }
-        }
-        // SAFETY: By the safety requirements.
-        unsafe { Self::new(lists, (out, inward), total, false, 0) }
-    }
-
     /// Number of entries.
     #[inline(always)]
     pub(crate) fn total(&self) -> u32 {
-        self.total
+        if self.total == Self::UNKNOWN {
+            self.count()
+        } else {
+            self.total
+        }
+    }
+
+    #[inline(never)]
+    fn count(&self) -> u32 {
+        let mut total = 0u32;
+        let counted = self.walk(|_, _| {
+            total = total.wrapping_add(1);
+            Ok(true)
+        });
+        counted.map_or(0, |_| total)
+    }
+
+    /// The entry, if there is but one and the lists say so.
+    #[inline(always)]
+    fn one(&self) -> Option<(Entry<'_>, u16)> {
+        if self.total != 1 || self.all != 1 {
+            return None;
+        }
+        // SAFETY: By the type invariant.
+        let first = unsafe { *self.lists };
+        // SAFETY: By the type invariant.
+        let sg = unsafe { first.as_ref() }?;
+        let link = sg.page_link;
+        let flags = if self.out == 0 { desc::WRITE } else { 0 };
+        (link & END != 0).then_some((Entry { sg, link }, flags))
+    }
+
+    /// Whether it may be more than one entry.
+    #[inline(always)]
+    pub(crate) fn may_be_several(&self) -> bool {
+        self.total != 1
+    }
+
+    /// Whether `count` can be the number of entries.
+    #[inline(always)]
+    pub(crate) fn has(&self, count: u16) -> bool {
+        self.total == u32::from(count) || (self.total == Self::UNKNOWN && count != 0)
     }
 
     /// Whether the caller has mapped the entries.
@@ -141,113 +167,114 @@ impl Lists {
     pub(crate) fn has_out(&self) -> bool {
         self.out != 0
     }
-}
 
-/// The entries one after the other, with the flags of their descriptors.
-struct Walk<'a> {
-    lists: &'a Lists,
-    /// The entry that is next, or null at the end of a list.
-    at: *mut scatterlist,
-    /// Number of lists begun.
-    begun: u32,
-    /// `WRITE` if the device writes the present list.
-    write: u16,
-}
-
-impl<'a> Walk<'a> {
+    /// Where the lists begin that the device reads, those that it writes, and the end.
     #[inline(always)]
-    fn new(lists: &'a Lists) -> Self {
-        Self {
-            lists,
-            at: null_mut(),
-            begun: 0,
-            write: 0,
-        }
+    fn bounds(&self) -> [*const *mut scatterlist; 3] {
+        // CAST: Widening.
+        [0, self.out, self.all].map(|index| self.lists.wrapping_add(index as usize))
     }
 
-    /// The next entry, which has to be there.
+    /// Hands every entry to `visit`, with `WRITE` if the device writes it. False if that had no
+    /// room for one, and has seen none after it.
     ///
     /// # Errors
     ///
-    /// `EINVAL` when it is not.
+    /// Those of `visit`.
     #[inline(always)]
-    fn next(&mut self) -> Result<&'a scatterlist> {
-        while self.at.is_null() {
-            if self.begun == self.lists.all {
-                return Err(EINVAL);
+    fn walk(&self, mut visit: impl FnMut(Entry<'_>, u16) -> Result<bool>) -> Result<bool> {
+        let [out, inward, end] = self.bounds();
+        self.walk_part(out, end, |list, entry| {
+            visit(entry, if list < inward { 0 } else { desc::WRITE })
+        })
+    }
+
+    /// Walks through the lists from `list` to `end`, which are some of ours.
+    #[inline(always)]
+    fn walk_part(
+        &self,
+        mut list: *const *mut scatterlist,
+        end: *const *mut scatterlist,
+        mut visit: impl FnMut(*const *mut scatterlist, Entry<'_>) -> Result<bool>,
+    ) -> Result<bool> {
+        while list != end {
+            // SAFETY: By the type invariant; it is before the end.
+            let first = unsafe { *list };
+            // SAFETY: By the type invariant; a list may be empty.
+            if let Some(mut sg) = unsafe { first.as_ref() } {
+                let mut link = sg.page_link;
+                loop {
+                    if !visit(list, Entry { sg, link })? {
+                        return Ok(false);
+                    }
+                    if link & END != 0 {
+                        break;
+                    }
+                    // SAFETY: By the type invariant: there is one after it.
+                    let next = unsafe { &*ptr::from_ref(sg).add(1) };
+                    (sg, link) = (next, next.page_link);
+                    if link & CHAIN != 0 {
+                        // SAFETY: By the type invariant the list goes on there.
+                        sg = unsafe { &*follow(link) };
+                        link = sg.page_link;
+                    }
+                }
             }
-            // CAST: Widening.
-            // SAFETY: By the type invariant of the lists.
-            self.at = unsafe { *self.lists.lists.add(self.begun as usize) };
-            self.write = if self.begun < self.lists.out {
-                0
-            } else {
-                desc::WRITE
-            };
-            self.begun = self.begun.wrapping_add(1);
+            list = list.wrapping_add(1);
         }
-        // SAFETY: By the type invariant of the lists.
-        let sg = unsafe { &*self.at };
-        // SAFETY: As above.
-        self.at = unsafe { next(self.at) };
-        Ok(sg)
-    }
-
-    /// Hands over every entry as `map` has mapped it.
-    ///
-    /// # Errors
-    ///
-    /// Those of `map`; `EINVAL` when there are more or fewer entries than said.
-    #[inline(always)]
-    fn each(
-        &mut self,
-        mapped: bool,
-        map: impl Fn(&scatterlist, u16) -> Result<(u64, u32)>,
-        mut visit: impl FnMut(Piece),
-    ) -> Result {
-        let mut left = self.lists.total;
-        while left != 0 {
-            let sg = self.next()?;
-            let (addr, len) = map(sg, self.write)?;
-            left = left.wrapping_sub(1);
-            let more = if left == 0 { 0 } else { desc::NEXT };
-            visit(Piece {
-                addr,
-                len,
-                flags: self.write | more,
-                mapped,
-            });
-        }
-        if self.at.is_null() {
-            Ok(())
-        } else {
-            Err(EINVAL)
-        }
+        Ok(true)
     }
 }
 
 /// The entries of a buffer for a device that takes physical addresses.
 pub(crate) struct PhysicalLists<'a>(pub(crate) &'a Lists);
 
+impl PhysicalLists<'_> {
+    /// The entry, if there is but one and the lists say so.
+    #[inline(always)]
+    pub(crate) fn one(&self) -> Option<Piece> {
+        let (entry, flags) = self.0.one()?;
+        Some(Self::piece(PageFrames::get(), entry, flags))
+    }
+
+    #[inline(always)]
+    fn piece(frames: PageFrames, entry: Entry<'_>, flags: u16) -> Piece {
+        let (addr, len) = (entry.phys(frames), entry.sg.length);
+        map::kmsan_handle_dma(addr, len as usize, direction(flags));
+        Piece {
+            addr,
+            len,
+            flags,
+            mapped: false,
+        }
+    }
+}
+
 impl Pieces for PhysicalLists<'_> {
     type Error = Error;
+    const MAY_BE_MAPPED: bool = false;
+    const MISCOUNT: Error = EINVAL;
 
-    /// Hands over every entry, as many as the lists are said to have.
-    ///
-    /// # Errors
-    ///
-    /// `EINVAL` when there are more or fewer than said.
     #[inline(always)]
-    fn each(&self, visit: impl FnMut(Piece)) -> Result {
+    fn each(&self, mut visit: impl FnMut(Piece) -> bool) -> Result<bool> {
         let frames = PageFrames::get();
-        let map = |sg: &scatterlist, write: u16| {
-            let page = with_exposed_provenance(sg.page_link);
-            let addr = frames.phys(page).wrapping_add(sg.offset.into());
-            map::kmsan_handle_dma(addr, sg.length as usize, direction(write));
-            Ok((addr, sg.length))
+        let [out, inward, end] = self.0.bounds();
+        // A loop for each direction, so that neither has to ask for it.
+        let mut part = |from, to, flags| {
+            self.0.walk_part(from, to, |_, entry| {
+                Ok(visit(Self::piece(frames, entry, flags)))
+            })
         };
-        Walk::new(self.0).each(false, map, visit)
+        Ok(part(out, inward, 0)? && part(inward, end, desc::WRITE)?)
     }
+
+    #[inline(always)]
+    fn may_be(&self, count: u16) -> bool {
+        self.0.has(count)
+    }
+
+    #[inline(always)]
+    fn undo(&self, _mapped: Mapped) {}
 }
 
 /// The entries of a buffer, mapped one by one unless the caller has mapped them.
@@ -258,52 +285,68 @@ pub(crate) struct MappedLists<'a> {
     pub(crate) mapper: &'a Mapper,
 }
 
-impl MappedLists<'_> {
-    /// Maps the entry `sg`; [`map::ERROR`] if that fails.
-    #[inline(never)]
-    fn map(&self, sg: &scatterlist, write: u16) -> u64 {
-        if self.lists.premapped {
-            return sg.dma_address;
-        }
-        let (offset, size) = (sg.offset as c_ulong, sg.length as usize);
-        let dir = direction(write);
-        if !self.mapper.uses_api() {
-            let addr = PageFrames::get()
-                .phys(page_of(sg))
-                .wrapping_add(sg.offset.into());
-            map::kmsan_handle_dma(addr, size, dir);
-            return addr;
-        }
-        // SAFETY: By the type invariant of the lists.
-        let addr = unsafe {
-            self.mapper
-                .map_page(page_of(sg), offset, size, dir, self.lists.attrs)
-        };
-        if self.mapper.failed(addr) {
-            map::ERROR
-        } else {
-            addr
-        }
-    }
-}
-
 impl Pieces for MappedLists<'_> {
     type Error = Error;
+    const MAY_BE_MAPPED: bool = true;
+    const MISCOUNT: Error = EINVAL;
 
-    /// Hands over every entry, as many as the lists are said to have.
+    /// As [`Pieces::each`].
     ///
     /// # Errors
     ///
-    /// `ENOMEM` when one cannot be mapped, `EINVAL` when there are more or fewer than said.
+    /// `ENOMEM` when an entry cannot be mapped.
     #[inline(always)]
-    fn each(&self, visit: impl FnMut(Piece)) -> Result {
+    fn each(&self, mut visit: impl FnMut(Piece) -> bool) -> Result<bool> {
+        let frames = PageFrames::get();
         let premapped = self.lists.premapped;
-        let map = |sg: &scatterlist, write| match self.map(sg, write) {
-            map::ERROR => Err(ENOMEM),
-            addr if premapped => Ok((addr, sg_dma_len(sg))),
-            addr => Ok((addr, sg.length)),
-        };
-        Walk::new(self.lists).each(!premapped, map, visit)
+        let mapped = !premapped && self.mapper.uses_api();
+        self.lists.walk(|entry, flags| {
+            let (addr, len) = if mapped {
+                match self.map(entry, flags) {
+                    map::ERROR => return Err(ENOMEM),
+                    addr => (addr, entry.sg.length),
+                }
+            } else if premapped {
+                (entry.sg.dma_address, sg_dma_len(entry.sg))
+            } else {
+                let piece = PhysicalLists::piece(frames, entry, flags);
+                (piece.addr, piece.len)
+            };
+            let piece = Piece {
+                addr,
+                len,
+                flags,
+                mapped,
+            };
+            let room = visit(piece);
+            if !room && mapped {
+                self.undo((&piece).into());
+            }
+            Ok(room)
+        })
+    }
+
+    #[inline(always)]
+    fn may_be(&self, count: u16) -> bool {
+        self.lists.has(count)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn undo(&self, mapped: Mapped) {
+        // SAFETY: It was mapped by `each`, and the device has not seen it.
+        unsafe { self.mapper.unmap(mapped) };
+    }
+}
+
+impl MappedLists<'_> {
+    /// Maps an entry by an API; [`map::ERROR`] when that failed.
+    #[inline(never)]
+    fn map(&self, entry: Entry<'_>, flags: u16) -> u64 {
+        let phys = entry.phys(PageFrames::get());
+        let (size, dir) = (entry.sg.length as usize, direction(flags));
+        // SAFETY: By the type invariant of the lists.
+        unsafe { self.mapper.map_phys(phys, size, dir, self.lists.attrs) }
     }
 }
 
@@ -315,12 +358,6 @@ fn direction(write: u16) -> dma_data_direction {
     } else {
         map::FROM_DEVICE
     }
-}
-
-/// The page of an entry.
-#[inline(always)]
-fn page_of(sg: &scatterlist) -> *mut bindings::page {
-    with_exposed_provenance_mut(sg.page_link & !(CHAIN | END))
 }
 
 /// The length of a mapped entry in bytes (`sg_dma_len()`).

@@ -12,9 +12,9 @@
 use super::{
     event::need_event,
     layout::{
-        desc,
         split_flags,
-        Desc, //
+        Desc,
+        Piece, //
     },
     state::{
         Batch,
@@ -112,56 +112,58 @@ impl<S: DerefMut<Target = [Slot]>, M: DerefMut<Target = [Mapped]>> Split<S, M> {
         self.avail
     }
 
-    /// Makes a buffer of at most `slots.free()` pieces available, one descriptor each.
+    /// Makes a buffer of `total` pieces, at most `slots.free()`, available: one descriptor each.
     ///
     /// # Errors
     ///
-    /// That of `pieces`; what was mapped before was handed to `undo`.
+    /// That of `pieces`; what was mapped before was undone.
     #[inline(always)]
     pub(crate) fn add<P: Pieces>(
         &mut self,
         mem: &impl SplitMemory,
-        pieces: &P,
+        (pieces, total): (&P, u16),
         buffer: Buffer,
-        undo: impl FnMut(Mapped),
     ) -> Result<(), P::Error> {
         let head = self.slots.head();
         let mut chain = Chain::new(head);
         let slots = &mut self.slots;
         let filled = pieces.each(|piece| {
+            if chain.count == total {
+                return false;
+            }
             let next = slots.next(chain.next);
-            let desc = Desc::new(piece.addr, piece.len, piece.flags, next);
-            mem.set_desc(chain.next, desc);
+            let flags = piece.flags | chain.more(total);
+            mem.set_desc(chain.next, Desc::new(piece.addr, piece.len, flags, next));
             slots.record(chain.next, &piece);
             chain.push(&piece, next);
+            true
         });
-        if let Err(error) = filled {
-            self.slots.mappings(head, chain.count, undo);
+        if let Err(error) = chain.check::<P>(filled, total) {
+            self.slots.undo(head, chain.count, pieces);
             return Err(error);
         }
-        self.publish(mem, head, &chain, buffer);
+        self.slots.claim(&chain, buffer);
+        self.publish(mem, head);
         Ok(())
     }
 
-    /// Makes a buffer available whose `bytes` of descriptors stand in a table at `addr`. There must
-    /// be a free slot.
+    /// Makes a buffer of one descriptor available: of the one `piece`, which is not mapped, or of a
+    /// table. There must be a free slot.
     #[inline(always)]
-    pub(crate) fn add_indirect(
+    pub(crate) fn add_one(
         &mut self,
         mem: &impl SplitMemory,
-        (addr, bytes): (u64, u32),
+        piece: &Piece,
         writable: u32,
         buffer: Buffer,
     ) {
-        let head = self.slots.head();
-        let next = self.slots.next(head);
-        mem.set_desc(head, Desc::new(addr, bytes, desc::INDIRECT, 0));
-        self.publish(mem, head, &Chain::single(head, next, writable), buffer);
+        let head = self.slots.claim_one(buffer, writable);
+        mem.set_desc(head, Desc::new(piece.addr, piece.len, piece.flags, 0));
+        self.publish(mem, head);
     }
 
     #[inline(always)]
-    fn publish(&mut self, mem: &impl SplitMemory, head: u16, chain: &Chain, buffer: Buffer) {
-        self.slots.claim(chain, buffer);
+    fn publish(&mut self, mem: &impl SplitMemory, head: u16) {
         mem.set_avail(self.avail, head);
         // Descriptors and entry before the index; pairs with the device's read barrier after it.
         mem.publish();
@@ -190,26 +192,27 @@ impl<S: DerefMut<Target = [Slot]>, M: DerefMut<Target = [Mapped]>> Split<S, M> {
         }
     }
 
-    /// Takes the next used buffer, if there is one.
+    /// The index of the used ring if [`Self::take_next`] has something to do.
+    #[inline(always)]
+    pub(crate) fn look(&self, mem: &impl SplitMemory) -> Option<u16> {
+        let index = mem.used_index();
+        (index != self.used || self.batch.is_some()).then_some(index)
+    }
+
+    /// Takes the next used buffer; `index` comes from [`Self::look`].
     ///
     /// # Errors
     ///
     /// The device has written what cannot be; no buffer was taken, and none may be afterwards.
     #[inline(always)]
-    pub(crate) fn get(
+    pub(crate) fn take_next(
         &mut self,
         mem: &impl SplitMemory,
         suppression: &Suppression,
-    ) -> Result<Option<Used>, Fault> {
-        let index = mem.used_index();
+        index: u16,
+    ) -> Result<Used, Fault> {
         let pending = index.wrapping_sub(self.used);
-        if pending == 0 {
-            return match self.batch {
-                None => Ok(None),
-                Some(_) => Err(Fault::Index(index)),
-            };
-        }
-        if pending > self.outstanding() {
+        if pending == 0 || pending > self.outstanding() {
             return Err(Fault::Index(index));
         }
         let used = if self.slots.in_order() {
@@ -220,7 +223,7 @@ impl<S: DerefMut<Target = [Slot]>, M: DerefMut<Target = [Mapped]>> Split<S, M> {
         };
         self.used = self.used.wrapping_add(1);
         suppression.taken_split(mem, self.used);
-        Ok(Some(used))
+        Ok(used)
     }
 
     /// Buffers that the device has and those it has used, but were not taken yet.

@@ -8,7 +8,10 @@
 
 #![deny(unsafe_code)]
 
-use super::layout::Piece;
+use super::layout::{
+    desc,
+    Piece, //
+};
 
 use core::{
     ffi::c_void,
@@ -167,6 +170,24 @@ impl<S: DerefMut<Target = [Slot]>, M: DerefMut<Target = [Mapped]>> Slots<S, M> {
         self.slots.get(usize::from(index))?.token
     }
 
+    /// Takes the one slot [`Self::head`] for a buffer of which the device may write `writable`
+    /// bytes; returns its index.
+    #[inline(always)]
+    pub(crate) fn claim_one(&mut self, buffer: Buffer, writable: u32) -> u16 {
+        let head = self.head;
+        if let Some(slot) = self.slots.get_mut(usize::from(head)) {
+            slot.token = Some(buffer.token);
+            slot.extra = buffer.extra;
+            slot.indirect = buffer.indirect;
+            slot.writable = writable;
+            slot.count = 1;
+            slot.last = head;
+            self.head = slot.next;
+            self.free = self.free.wrapping_sub(1);
+        }
+        head
+    }
+
     /// Takes `chain`, which begins at [`Self::head`], off the free list for a buffer.
     #[inline(always)]
     pub(crate) fn claim(&mut self, chain: &Chain, buffer: Buffer) {
@@ -188,9 +209,17 @@ impl<S: DerefMut<Target = [Slot]>, M: DerefMut<Target = [Mapped]>> Slots<S, M> {
     #[inline(always)]
     pub(crate) fn release(&mut self, head: u16) -> Option<Slot> {
         let slot = self.slots.get_mut(usize::from(head))?;
-        let found = *slot;
-        slot.token?;
-        slot.token = None;
+        let token = slot.token.take()?;
+        // Not `*slot`, of which the compiler would not know that `indirect` is true or false.
+        let found = Slot {
+            token: Some(token),
+            extra: slot.extra,
+            writable: slot.writable,
+            count: slot.count,
+            last: slot.last,
+            next: slot.next,
+            indirect: slot.indirect,
+        };
         self.free = self.free.wrapping_add(found.count);
         if !self.in_order {
             if let Some(last) = self.slots.get_mut(usize::from(found.last)) {
@@ -230,6 +259,13 @@ impl<S: DerefMut<Target = [Slot]>, M: DerefMut<Target = [Mapped]>> Slots<S, M> {
         }
     }
 
+    /// Undoes the pieces of a chain of `count` slots at `head` that was not completed.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn undo<P: Pieces>(&self, head: u16, count: u16, pieces: &P) {
+        self.mappings(head, count, |mapped| pieces.undo(mapped));
+    }
+
     /// The lowest head of an outstanding buffer.
     pub(crate) fn first_head(&self) -> Option<u16> {
         (0..self.size()).find(|&index| self.is_head(index))
@@ -260,14 +296,31 @@ impl Chain {
         }
     }
 
-    /// A chain of the one slot `head`, which `next` follows on the free list.
+    /// The flag for the next piece if there are others after it, of `total`.
     #[inline(always)]
-    pub(crate) fn single(head: u16, next: u16, writable: u32) -> Self {
-        Self {
-            next,
-            last: head,
-            count: 1,
-            writable,
+    pub(crate) fn more(&self, total: u16) -> u16 {
+        if self.count.wrapping_add(1) == total {
+            0
+        } else {
+            desc::NEXT
+        }
+    }
+
+    /// Whether it is complete: `filled` is what [`Pieces::each`] has returned.
+    ///
+    /// # Errors
+    ///
+    /// That of the pieces.
+    #[inline(always)]
+    pub(crate) fn check<P: Pieces>(
+        &self,
+        filled: Result<bool, P::Error>,
+        total: u16,
+    ) -> Result<(), P::Error> {
+        if filled? && self.count == total {
+            Ok(())
+        } else {
+            Err(P::MISCOUNT)
         }
     }
 
@@ -277,9 +330,7 @@ impl Chain {
         self.last = self.next;
         self.next = next;
         self.count = self.count.wrapping_add(1);
-        if piece.writable() {
-            self.writable = self.writable.saturating_add(piece.len);
-        }
+        self.writable = self.writable.saturating_add(piece.writable_len());
     }
 }
 
@@ -332,15 +383,28 @@ impl From<&Piece> for Mapped {
 
 /// Where the pieces of a buffer come from.
 pub(crate) trait Pieces {
-    /// Why there are fewer than promised.
+    /// Why there is no buffer.
     type Error;
 
-    /// Hands every piece to `visit`, those that the device reads first.
+    /// Whether pieces may have to be unmapped.
+    const MAY_BE_MAPPED: bool;
+
+    /// The error for more or fewer pieces than was said.
+    const MISCOUNT: Self::Error;
+
+    /// Hands every piece to `visit`, those that the device reads first. False if that had no room
+    /// for one; it has seen none after it.
     ///
     /// # Errors
     ///
     /// Ends at the first piece that could not be mapped; those before it were visited.
-    fn each(&self, visit: impl FnMut(Piece)) -> Result<(), Self::Error>;
+    fn each(&self, visit: impl FnMut(Piece) -> bool) -> Result<bool, Self::Error>;
+
+    /// Whether `count` can be the number of pieces.
+    fn may_be(&self, count: u16) -> bool;
+
+    /// Takes back what [`Self::each`] has done for a piece, since there will be no buffer.
+    fn undo(&self, mapped: Mapped);
 }
 
 /// A used buffer on its way back to the driver.

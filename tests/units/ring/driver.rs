@@ -16,7 +16,10 @@ use crate::ring::{
     }, //
 };
 
-use std::ptr::NonNull;
+use std::{
+    cell::RefCell,
+    ptr::NonNull, //
+};
 
 /// A ring with a model of a device behind it.
 pub trait Rig {
@@ -47,6 +50,10 @@ pub trait Rig {
     fn device_want(&mut self, notification: bool);
     /// The device writes a used entry with any contents where the next one is due.
     fn device_lie(&mut self, id: u32, len: u32);
+    /// The device uses what was made available where the driver looks next.
+    fn device_use_next(&mut self, len: u32);
+    /// The device writes one field of all that it can reach: which one, says `place`.
+    fn device_write(&mut self, place: u16, value: u64);
     /// The device makes a mess of everything that it can write and that was made available.
     fn device_scribble(&mut self, junk: u64);
 }
@@ -85,26 +92,38 @@ impl Parts {
     }
 }
 
-impl Pieces for Parts {
-    type Error = ();
+/// Parts, and who hears of those that are undone.
+pub struct Undoing<'a, F>(pub &'a Parts, pub RefCell<F>);
 
-    fn each(&self, mut visit: impl FnMut(Piece)) -> Result<(), ()> {
-        for (index, &(addr, len, writable)) in self.parts.iter().enumerate() {
-            if self.fail == Some(index) {
+impl<F: FnMut(Mapped)> Pieces for Undoing<'_, F> {
+    type Error = ();
+    const MAY_BE_MAPPED: bool = true;
+    const MISCOUNT: () = ();
+
+    fn may_be(&self, count: u16) -> bool {
+        self.0.parts.len() == usize::from(count)
+    }
+
+    fn undo(&self, mapped: Mapped) {
+        (self.1.borrow_mut())(mapped);
+    }
+
+    fn each(&self, mut visit: impl FnMut(Piece) -> bool) -> Result<bool, ()> {
+        for (index, &(addr, len, writable)) in self.0.parts.iter().enumerate() {
+            if self.0.fail == Some(index) {
                 return Err(());
             }
-            visit(Piece {
+            let piece = Piece {
                 addr,
                 len,
-                flags: if index + 1 < self.parts.len() {
-                    desc::NEXT
-                } else {
-                    0
-                } | if writable { desc::WRITE } else { 0 },
+                flags: if writable { desc::WRITE } else { 0 },
                 mapped: true,
-            });
+            };
+            if !visit(piece) {
+                return Ok(false);
+            }
         }
-        Ok(())
+        Ok(true)
     }
 }
 

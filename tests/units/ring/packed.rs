@@ -7,7 +7,8 @@ use crate::{
         token,
         Parts,
         Rig,
-        Seen, //
+        Seen,
+        Undoing, //
     },
     ring::{
         event::{
@@ -16,7 +17,8 @@ use crate::{
         },
         layout::{
             desc,
-            event_flags, //
+            event_flags,
+            Piece, //
         },
         packed::{
             Packed,
@@ -161,7 +163,9 @@ impl Rig for PackedRig {
             extra: null_mut(),
             indirect: false,
         };
-        self.state.add(&self.ram, parts, buffer, undo)
+        let total = parts.parts.len() as u16;
+        let parts = Undoing(parts, RefCell::new(undo));
+        self.state.add(&self.ram, (&parts, total), buffer)
     }
     fn add_indirect(&mut self, addr: u64, count: u32, writable: u32, number: usize) {
         let buffer = Buffer {
@@ -169,14 +173,21 @@ impl Rig for PackedRig {
             extra: null_mut(),
             indirect: true,
         };
-        self.state
-            .add_indirect(&self.ram, (addr, count * 16), writable, buffer);
+        let table = Piece {
+            addr,
+            len: count * 16,
+            flags: desc::INDIRECT,
+            mapped: false,
+        };
+        self.state.add_one(&self.ram, &table, writable, buffer);
     }
     fn kick_prepare(&mut self) -> bool {
         self.state.kick_prepare(&self.ram)
     }
     fn get(&mut self) -> Result<Option<Used>, Fault> {
-        self.state.get(&self.ram, &self.suppression)
+        let more = self.state.look(&self.ram);
+        more.then(|| self.state.take_next(&self.ram, &self.suppression))
+            .transpose()
     }
     fn detach(&mut self) -> Option<Used> {
         self.state.detach()
@@ -270,6 +281,23 @@ impl Rig for PackedRig {
     }
     fn device_lie(&mut self, id: u32, len: u32) {
         self.write_used(id as u16, len);
+    }
+    fn device_use_next(&mut self, len: u32) {
+        let next = Place::from_bits(self.suppression.position());
+        self.used = next;
+        self.write_used(self.ram.entry(next.index()).id, len);
+    }
+    fn device_write(&mut self, place: u16, value: u64) {
+        let at = usize::from(place / 8 % self.size());
+        let event = (Place::from_bits(value as u16), (value >> 16) as u16);
+        let entry = &mut self.ram.ring.borrow_mut()[at];
+        match place % 8 {
+            0 | 1 => entry.flags = value as u16,
+            2 | 3 => entry.id = value as u16,
+            4 => entry.len = value as u32,
+            5 => entry.addr = value,
+            _ => self.ram.device.set(event),
+        }
     }
     fn device_scribble(&mut self, junk: u64) {
         for entry in self.ram.ring.borrow_mut().iter_mut() {

@@ -7,13 +7,15 @@ use crate::{
         token,
         Parts,
         Rig,
-        Seen, //
+        Seen,
+        Undoing, //
     },
     ring::{
         event::need_event,
         layout::{
             desc,
-            Desc, //
+            Desc,
+            Piece, //
         },
         split::{
             Barriers,
@@ -166,7 +168,9 @@ impl Rig for SplitRig {
             extra: null_mut(),
             indirect: false,
         };
-        self.state.add(&self.ram, parts, buffer, undo)
+        let total = parts.parts.len() as u16;
+        let parts = Undoing(parts, RefCell::new(undo));
+        self.state.add(&self.ram, (&parts, total), buffer)
     }
     fn add_indirect(&mut self, addr: u64, count: u32, writable: u32, number: usize) {
         let buffer = Buffer {
@@ -174,14 +178,23 @@ impl Rig for SplitRig {
             extra: null_mut(),
             indirect: true,
         };
-        self.state
-            .add_indirect(&self.ram, (addr, count * 16), writable, buffer);
+        let table = Piece {
+            addr,
+            len: count * 16,
+            flags: desc::INDIRECT,
+            mapped: false,
+        };
+        self.state.add_one(&self.ram, &table, writable, buffer);
     }
     fn kick_prepare(&mut self) -> bool {
         self.state.kick_prepare(&self.ram, self.event)
     }
     fn get(&mut self) -> Result<Option<Used>, Fault> {
-        self.state.get(&self.ram, &self.suppression)
+        let (ram, suppression) = (&self.ram, &self.suppression);
+        let index = self.state.look(ram);
+        index
+            .map(|index| self.state.take_next(ram, suppression, index))
+            .transpose()
     }
     fn detach(&mut self) -> Option<Used> {
         self.state.detach()
@@ -277,6 +290,25 @@ impl Rig for SplitRig {
         let at = usize::from(self.used % self.size());
         self.ram.used.borrow_mut()[at] = (id, len);
         self.ram.used_index.set(self.used.wrapping_add(1));
+    }
+    fn device_use_next(&mut self, len: u32) {
+        let next = self.suppression.position();
+        let at = usize::from(next % self.size());
+        let id = self.ram.avail.borrow()[at];
+        self.ram.used.borrow_mut()[at] = (id.into(), len);
+        self.ram.used_index.set(next.wrapping_add(1));
+    }
+    fn device_write(&mut self, place: u16, value: u64) {
+        let at = usize::from(place / 8 % self.size());
+        let (id, len) = self.ram.used.borrow()[at];
+        match place % 8 {
+            0 | 1 => self.ram.used_index.set(value as u16),
+            2 => self.ram.used_flags.set(value as u16),
+            3 => self.ram.avail_event.set(value as u16),
+            4 | 5 => self.ram.used.borrow_mut()[at] = (value as u32, len),
+            6 => self.ram.used.borrow_mut()[at] = (id, value as u32),
+            _ => self.device_scribble(value),
+        }
     }
     fn device_scribble(&mut self, junk: u64) {
         for desc in self.ram.desc.borrow_mut().iter_mut() {
