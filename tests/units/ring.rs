@@ -22,6 +22,8 @@ mod ring {
 
 #[path = "ring/driver.rs"]
 mod driver;
+#[path = "ring/fuzz.rs"]
+mod fuzz;
 #[path = "ring/hostile.rs"]
 mod hostile;
 #[path = "ring/packed.rs"]
