@@ -14,7 +14,7 @@ from lab.guest.guest import Driver
 from .profile import BACKGROUND, USER, CountedGuest, Function, Profile, Snapshot, Symbols
 from .results import Row, Samples, Say
 
-ROUNDS = 2
+ROUNDS = 3
 LATENCY_NS = 50_000
 """What each request takes at least, so that the guest always sleeps before the disk has answered."""
 
