@@ -1,4 +1,4 @@
-"""The kernel's own virtio drivers on devices behind virtio-mmio: modern and legacy, from the command line and from ACPI.
+"""The kernel's own virtio drivers on devices behind virtio-mmio: modern and legacy, and the parameter that makes them.
 
 Each test runs with our modules, and in `make test-long` with every mixture of ours and C's below the drivers, C's alone being the control.
 """
@@ -6,6 +6,7 @@ Each test runs with our modules, and in `make test-long` with every mixture of o
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -79,3 +80,49 @@ def test_sleep(guests: Factory, ours: frozenset[str], legacy: bool, mode: str, t
     assert guest.run("sha256sum /tmp/file").out == before
     guest.inflate(0)
     assert guest.run("swapoff /dev/vda; dd if=/dev/vda of=/dev/null bs=1M count=16 2>&1; dmesg").out.count("I/O error") == 0
+
+
+DEVICES = ("0x200@0xfe200000:5", "1K@0xfe201000:6:10", "512@4263518208:7", "010000@0xfe210000:5:-1")
+"""Values of the parameter, with sizes and addresses in all notations; nothing is at the addresses."""
+
+MISTAKES = {
+    "": "the size is not a number", "0x200": "there is no @<base> behind the size", "0@0xfe200000:5": "the size is 0",
+    "0x200@x:5": "the base address is not a number", "2@0xffffffffffffffff:5": "the device ends beyond the last address",
+    "0x200@0xfe200000": "there is no :<irq> behind the base address", "0x200@0xfe200000:": "the interrupt is not a decimal number",
+    "0x200@0xfe200000:0": "the interrupt is 0", "0x200@0xfe200000:5:x": "the id is not a decimal number",
+    "0x200@0xfe200000:5x": "something is behind the last number",
+}
+
+
+def module_files() -> dict[str, Path]:
+    """Our module and C's, to be in one guest."""
+    kernel = facts().kernels[KERNEL]
+    (theirs,) = kernel.modules_dir.rglob("virtio_mmio.ko")
+    return {"/rust.ko": facts().out[KERNEL] / "virtio_mmio.ko", "/c.ko": theirs}
+
+
+def test_parameter(guests: Factory) -> None:
+    """If this fails `device=` makes other devices than C's module would, shows them otherwise in sysfs, or does not say what is wrong with a value."""
+    guest = guests(
+        kernel=KERNEL, driver=None, balloon=False, swap_mib=0, memory_mib=256, modules=["virtio"], rust={"virtio", "virtio_ring"}, files=module_files(),
+    ).start()
+    guest.run("modprobe virtio")
+    seen = {}
+    for module in ("c", "rust"):
+        guest.run(f"dmesg -c >/dev/null; insmod /{module}.ko " + " ".join(f"device={value}" for value in DEVICES))
+        seen[module] = [
+            guest.run("od -c /sys/module/virtio_mmio/parameters/device; ls -l /sys/module/virtio_mmio/parameters").out,
+            guest.run("ls /sys/devices/virtio-mmio-cmdline /sys/bus/platform/drivers/virtio-mmio; grep virtio /proc/iomem", check=False).out,
+            guest.run("dmesg").out.replace("virtio-mmio: R", "virtio_mmio: R"),
+        ]
+        guest.run("rmmod virtio_mmio; test ! -e /sys/devices/virtio-mmio-cmdline")
+    assert seen["rust"] == seen["c"]
+    assert seen["c"][2].count("Wrong magic value") == len(DEVICES)
+    for value, mistake in MISTAKES.items():
+        guest.run(f"dmesg -c >/dev/null; ! insmod /rust.ko device={DEVICES[0]} device={value} 2>/dev/null")
+        # insmod tries it in two ways.
+        lines = {line for line in guest.run("dmesg").out.splitlines() if "Registering" not in line and "invalid for parameter" not in line}
+        assert lines == {f"virtio_mmio: device={value}: {mistake}"}, value
+        guest.run("test ! -e /sys/devices/virtio-mmio-cmdline")
+    aliases = {name: sorted(re.findall(rb"alias=([^\0]+)", path.read_bytes())) for name, path in module_files().items()}
+    assert aliases["/rust.ko"] == aliases["/c.ko"] != []
