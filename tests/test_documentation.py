@@ -42,6 +42,18 @@ def test_conformance(page: str, rules: set[str], least_places: int, least_tests:
         assert f"def {name}(" in (ROOT / "tests" / path).read_text(), f"{path} has no {name}"
 
 
+def test_rules_of_mmio() -> None:
+    """Every rule is in the table, and what is named is in the code or the tests."""
+    text = (ROOT / "Documentation/mmio.rst").read_text()
+    text = text[text.index("Rules of the specification"):]
+    named = re.findall(r"^(MMIO-\w+(?:, \d+)*)  ", text, re.MULTILINE)
+    assert ", ".join(named).replace("MMIO-", "").split(", ") == [*map(str, range(1, 29)), *(f"L{n}" for n in range(1, 8))]
+    sources = [*(ROOT / "virtio_mmio").glob("*.rs"), *(ROOT / "tests").glob("test_mmio*.py")]
+    code = "".join(path.read_text() for path in sources) + " ".join(path.name for path in sources)
+    for name in re.findall(r"``([\w.]+)``", text):
+        assert re.search(rf"\b{re.escape(name)}\b", code), f"{name} is nowhere"
+
+
 def test_walk_through_a_driver() -> None:
     """The quoted lines are those of the sample, in order, and none is left out but the imports."""
     text = (ROOT / "Documentation/writing-drivers.rst").read_text()
