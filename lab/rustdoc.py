@@ -24,7 +24,7 @@ COMPILERS_OWN = re.compile(r"--emit=|-Zbinary_dep_depinfo")
 
 
 ALLOWED = ["-Arustdoc::private-intra-doc-links"]
-"""Macros are private to the module that they are compiled into."""
+"""Macros are private to the module that they are compiled into, and have no pages."""
 
 
 def build() -> list[Path]:
@@ -49,7 +49,7 @@ def build() -> list[Path]:
         settings |= {"RUSTC_BOOTSTRAP": "1", "VIRTIO_BINDINGS": paths.inside(out / "virtio_bindings.rs")}
         flags = [word for word in words[first + 1:-1] if not COMPILERS_OWN.match(word)]
         flags[flags.index("--out-dir") + 1] = paths.inside(OUT)
-        argv = ["rustdoc", *flags, "--document-private-items", "-Dwarnings", *ALLOWED, source]
+        argv = ["rustdoc", *flags, "-Dwarnings", *ALLOWED, source]
         step.run(enter.command(root, argv, cwd=paths.inside(out), env=settings), LOG, f"running for {Path(source).name}")
         pages.append(OUT / Path(source).stem / "index.html")
     step.done("no complaints")

@@ -18,7 +18,6 @@ KIB = (64, 576)
 """Two amounts to read: what a KiB costs is the difference of two runs by the difference of the amounts."""
 
 NOTIFY = {"vp_notify", "vp_notify_with_data"}
-INTERRUPT = {"vring_interrupt"}
 TARGET = 0.2
 
 
@@ -29,10 +28,10 @@ def measure(kernel: str, parts: Collection[str], say: Say, profile: Profile | No
         _measure(kernel, driver, found, lambda text: say(f"{driver:<4}  {text}"), profile)
     c, rust = samples["c"], samples["rust"]
     return [
+        Row("all per KiB read, user space, scheduler and idle loop included", "instructions", c["all"], rust["all"]),
         Row("path per KiB read", "instructions", c["path"], rust["path"], TARGET),
         Row("of it virtio modules", "instructions", c["modules"], rust["modules"]),
         Row("notifications per KiB", "1", c["notifications"], rust["notifications"], TARGET),
-        Row("interrupts per KiB", "1", c["interrupts"], rust["interrupts"]),
     ]
 
 
@@ -57,9 +56,9 @@ def _measure(kernel: str, driver: Driver, samples: Samples, say: Say, profile: P
                 runs.append(counter.snapshot() - before)
             spent, read = runs[1] - runs[0], many - few
             functions, calls = symbols.functions(spent), symbols.calls(spent)
+            samples["all"].append(spent.total / read)
             samples["path"].append(path(functions) / read)
             samples["modules"].append(sum(count for function, count in functions.items() if function.module.startswith("virtio")) / read)
-            for name, wanted in (("notifications", NOTIFY), ("interrupts", INTERRUPT)):
-                samples[name].append(sum(count for function, count in calls.items() if function.name in wanted) / read)
+            samples["notifications"].append(sum(count for function, count in calls.items() if function.name in NOTIFY) / read)
             if profile and number == 0:
                 profile.add(f"{driver}: KiB read", spent, read, symbols)
