@@ -34,6 +34,11 @@ def run_rounds(guest: Guest, count: int, script: str) -> None:
         guest.run(f"set -e; for i in $(seq {min(10, count - start)}); do {script}; done", timeout=120)
 
 
+def deleted(guest: Guest) -> int:
+    """How often QEMU said that the disk has gone; it says the same of the part behind the transport."""
+    return sum("device" in event["data"] for event in guest.qemu.monitor.events("DEVICE_DELETED"))
+
+
 def test_drivers_and_modules(guests: Factory, kernel: str, rounds: int) -> None:
     """If this fails a driver that is bound, or a module that is loaded, leaves something behind each time: 5 binds for each reload."""
     guest = guests(kernel=kernel, rust=OURS, swap_mib=0, modules=["virtio_blk"]).start()
@@ -48,26 +53,26 @@ def test_drivers_and_modules(guests: Factory, kernel: str, rounds: int) -> None:
 
 def test_hotplug(guests: Factory, kernel: str, rounds: int, tmp_path: Path) -> None:
     """If this fails a disk that is plugged and unplugged, while it is read, leaves something behind, or crashes the guest."""
-    options = ["-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off", "-device", "pcie-root-port,id=port,chassis=1,slot=1"]
+    options = ["-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off", "-device", "pcie-root-port,id=port0,chassis=1,slot=1"]
     disk = tmp_path / "disk"
     with disk.open("wb") as file:
         file.truncate(16 << 20)
-    options += ["-drive", f"if=none,id=drive,file={disk},format=raw,cache=unsafe"]
+    options += ["-blockdev", f"driver=raw,node-name=drive,file.driver=file,file.filename={disk}"]
     guest = guests(
         kernel=kernel, driver=None, balloon=False, rust=OURS, swap_mib=0, modules=["virtio_blk"], files=PROGRAMS, qemu_options=options,
-        allow=["I/O error"],
+        # Linux's own pciehp takes two of its locks in both orders; from then on lockdep is silent, and only KASAN and kmemleak look on.
+        allow=["I/O error", "possible circular locking dependency"],
     ).start()
     guest.run("modprobe virtio_blk")
-    for _ in range(rounds):
-        # QEMU takes the drive away with the device; the file stays.
-        guest.qmp("device_add", driver="virtio-blk-pci", id="disk", bus="port", drive="drive")
+    for number in range(rounds):
+        guest.qmp("device_add", driver="virtio-blk-pci", id="disk", bus="port0", drive="drive")
         guest.wait_for(lambda: guest.run("test -b /dev/vda", check=False).status == 0, 30, "the disk does not come")
         guest.run("(blkcheck /dev/vda 4 100000 1 >/dev/null 2>&1; echo ended >>/tmp/ended) & sleep 0.3")
         guest.qmp("device_del", id="disk")
         guest.wait_for(lambda: guest.run("test -b /dev/vda", check=False).status != 0, 60, "the disk does not go")
         guest.wait_for(lambda: guest.run("test -e /tmp/ended", check=False).status == 0, 60, "requests are not finished")
         guest.run("rm /tmp/ended")
-        guest.qmp("blockdev-add", **{"node-name": "drive", "driver": "raw", "file": {"driver": "file", "filename": str(disk)}})
+        guest.wait_for(lambda: deleted(guest) > number, 60, "the device does not go")
     assert leaks(guest) == ""
 
 
