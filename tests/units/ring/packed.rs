@@ -306,3 +306,17 @@ impl Rig for PackedRig {
         }
     }
 }
+
+/// What a notification carries (2.9): where the driver puts the next buffer, and its wrap counter.
+#[test]
+fn notification_data() {
+    let mut rig = PackedRig::new(7, false, false);
+    for lap in 0..100 {
+        assert_eq!(Place::from_bits(rig.state.next_avail()), rig.taken);
+        let parts = vec![(1, 1, true); 1 + lap % 3];
+        rig.add(&Parts::new(&parts), lap, |_| ()).unwrap();
+        let seen = rig.device_take().unwrap();
+        rig.device_use(&[seen], 1);
+        rig.get().unwrap().unwrap();
+    }
+}
