@@ -1,4 +1,4 @@
-"""`python3 -m lab.bench balloon|ring|rng [--kernel NAME] [--only PART] [--profile]`: prints a table, leaves JSON, SVG and profile in build/bench/."""
+"""`python3 -m lab.bench balloon|ring|rng|mmio [--kernel NAME] [--only PART] [--profile]`: prints a table, leaves JSON, SVG and profile in build/bench/."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import time
 from lab.guest import GuestError, facts
 from lab.guest.logs import ROOT
 
-from . import balloon, plot, results, ring, rng
+from . import balloon, mmio, plot, results, ring, rng
 from .profile import Profile
 
-BENCHES = {"balloon": balloon, "ring": ring, "rng": rng}
+BENCHES = {"balloon": balloon, "ring": ring, "rng": rng, "mmio": mmio}
 
 
 def main() -> int:
