@@ -35,6 +35,11 @@ use crate::{
     },
 };
 
+// The kernel's atomics call a function to read a byte, for each queue in each interrupt.
+use core::sync::atomic::{
+    AtomicBool,
+    Ordering, //
+};
 use kernel::{
     dev_err,
     device::Bound,
@@ -49,13 +54,7 @@ use kernel::{
     },
     platform,
     prelude::*,
-    sync::{
-        aref::ARef,
-        atomic::{
-            Atomic,
-            Relaxed, //
-        },
-    }, //
+    sync::aref::ARef, //
 };
 
 /// A queue that the device may use.
@@ -68,7 +67,7 @@ struct Queue<'bound> {
     /// There until `drop`.
     ring: Option<Ring>,
     /// The driver may be called for used buffers.
-    running: Atomic<bool>,
+    running: AtomicBool,
 }
 
 impl<'bound> Queue<'bound> {
@@ -108,7 +107,7 @@ impl<'bound> Queue<'bound> {
             window,
             version: device.version,
             ring: Some(ring),
-            running: Atomic::new(true),
+            running: AtomicBool::new(true),
         };
 
         queue.start()?;
@@ -258,7 +257,7 @@ impl Queue<'_> {
     #[inline(always)]
     fn interrupt(&self) -> bool {
         match &self.ring {
-            Some(ring) if self.running.load(Relaxed) => ring.interrupt(),
+            Some(ring) if self.running.load(Ordering::Relaxed) => ring.interrupt(),
             _ => false,
         }
     }
@@ -364,7 +363,7 @@ impl<'bound> Active<'bound> {
             );
             return Err(if done.is_err() { EIO } else { ENOENT });
         }
-        queue.running.store(false, Relaxed);
+        queue.running.store(false, Ordering::Relaxed);
         self.interrupt.synchronize();
         Ok(())
     }
@@ -381,7 +380,7 @@ impl<'bound> Active<'bound> {
         if window.read(regs::QueueReset) != 0 || window.read(regs::QueueReady) != 0 {
             return Err(EBUSY);
         }
-        queue.running.store(true, Relaxed);
+        queue.running.store(true, Ordering::Relaxed);
         queue.start()
     }
 }
