@@ -73,7 +73,7 @@ class Liars:
             options += ["-device", f"ivshmem-plain,memdev={name}"]
         self.guest = guests(
             kernel=KERNEL, rust={"virtio_mmio", *(("virtio", "virtio_ring") if core == "rust" else ())}, driver=None, balloon=False, swap_mib=0,
-            memory_mib=512, modules=["virtio_mmio", "virtio_rng", "virtio_net"], allow=[] if core == "rust" else ["WARNING: .*virtio_dev_remove"],
+            memory_mib=512, modules=["virtio_mmio", "virtio_rng", "virtio_net"], allow=[] if core == "rust" else ["cut here", "WARNING: .*virtio_dev_remove"],
             qemu_options=[*options, "-object", "rng-random,id=random,filename=/dev/urandom", "-device", "virtio-rng-pci,vectors=0,rng=random"],
         ).start()
         self.guest.run("modprobe -a virtio_rng virtio_net")
