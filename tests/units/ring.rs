@@ -28,6 +28,9 @@ mod fuzz;
 mod hostile;
 #[path = "ring/packed.rs"]
 mod packed;
+#[cfg(feature = "property")]
+#[path = "ring/property.rs"]
+mod property;
 #[path = "ring/random.rs"]
 mod random;
 #[path = "ring/split.rs"]

@@ -31,7 +31,7 @@ const TABLES: u64 = 1 << 40;
 
 /// What the test knows of the buffers it has given away.
 struct Books {
-    random: Random,
+    random: Choices,
     next: usize,
     outstanding: HashMap<usize, Parts>,
     /// What the device has taken, in order.
@@ -47,7 +47,7 @@ impl Books {
         let readable = self.random.below(count + 1);
         let parts = (0..count)
             .map(|index| {
-                let addr = self.random.next() >> 16;
+                let addr = (self.next as u64) << 16 | index as u64;
                 (addr, self.random.below(5000) as u32, index >= readable)
             })
             .collect();
@@ -189,37 +189,84 @@ fn mapped(parts: &[(u64, u32, bool)]) -> Vec<Mapped> {
         .collect()
 }
 
+/// Where choices come from.
+pub enum Choices {
+    /// So many rounds, at random.
+    Random(Random, usize),
+    /// A list, which ends.
+    Listed(std::vec::IntoIter<u32>),
+}
+
+impl Choices {
+    pub fn listed(choices: Vec<u32>) -> Self {
+        Self::Listed(choices.into_iter())
+    }
+
+    /// Tells whether another round is due.
+    fn go_on(&mut self) -> bool {
+        match self {
+            Self::Random(_, 0) => false,
+            Self::Random(_, rounds) => {
+                *rounds -= 1;
+                true
+            }
+            Self::Listed(choices) => choices.len() > 0,
+        }
+    }
+
+    fn next(&mut self) -> u64 {
+        match self {
+            Self::Random(random, _) => random.next(),
+            Self::Listed(choices) => u64::from(choices.next().unwrap_or(0)) << 11,
+        }
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        (self.next() >> 11) as usize % limit
+    }
+
+    fn chance(&mut self, one_in: usize) -> bool {
+        self.below(one_in) == 0
+    }
+}
+
+/// Makes a ring do what was chosen.
+pub fn play<R: Rig>(size: u16, in_order: bool, event: bool, choices: Choices) {
+    let mut rig = R::new(size, in_order, event);
+    let mut books = Books {
+        random: choices,
+        next: 0,
+        outstanding: HashMap::new(),
+        taken: VecDeque::new(),
+        lengths: HashMap::new(),
+        in_order,
+    };
+    while books.random.go_on() {
+        match books.random.below(400) {
+            0 => books.reset(&mut rig),
+            1..=150 => books.add(&mut rig),
+            151..=250 => books.device(&mut rig),
+            251..=300 => {
+                rig.kick_prepare();
+            }
+            301..=310 => rig.disable_cb(),
+            311..=320 => {
+                assert_eq!(rig.enable_cb(), books.lengths.is_empty());
+            }
+            321..=330 => {
+                rig.enable_delayed();
+            }
+            _ => books.get(&mut rig),
+        }
+    }
+    books.reset(&mut rig);
+}
+
 fn run<R: Rig>(sizes: &[u16]) {
     for (seed, &size) in sizes.iter().enumerate() {
         for (in_order, event) in [(false, false), (false, true), (true, false), (true, true)] {
-            let mut rig = R::new(size, in_order, event);
-            let mut books = Books {
-                random: Random::new(seed as u64 + 1),
-                next: 0,
-                outstanding: HashMap::new(),
-                taken: VecDeque::new(),
-                lengths: HashMap::new(),
-                in_order,
-            };
-            for _ in 0..ROUNDS {
-                match books.random.below(400) {
-                    0 => books.reset(&mut rig),
-                    1..=150 => books.add(&mut rig),
-                    151..=250 => books.device(&mut rig),
-                    251..=300 => {
-                        rig.kick_prepare();
-                    }
-                    301..=310 => rig.disable_cb(),
-                    311..=320 => {
-                        assert_eq!(rig.enable_cb(), books.lengths.is_empty());
-                    }
-                    321..=330 => {
-                        rig.enable_delayed();
-                    }
-                    _ => books.get(&mut rig),
-                }
-            }
-            books.reset(&mut rig);
+            let random = Random::new(seed as u64 + 1);
+            play::<R>(size, in_order, event, Choices::Random(random, ROUNDS));
         }
     }
 }
