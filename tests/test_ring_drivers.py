@@ -49,7 +49,7 @@ def test_vdpa(guests: Factory, ring: str) -> None:
     """If this fails the kernel's own implementation of the device side does not understand our rings."""
     modules = ("virtio_vdpa", "vdpa_sim_blk", "virtio_blk")
     files = {**PROGRAMS, "/bin/vdpaadd": facts().programs / "vdpaadd"}
-    guest = boot(guests, ring, balloon=False, driver=None, modules=modules, files=files)
+    guest = boot(guests, ring, balloon=False, driver=None, modules=modules, files=files, memory_mib=1024)
     guest.run("modprobe -a " + " ".join(modules))
     guest.run("vdpaadd disk vdpasim_blk")
     guest.wait_for(lambda: "vda" in guest.run("ls /sys/block").out, 30, "the disk does not come")
