@@ -1,0 +1,382 @@
+"""A device on PCI that lies: capabilities that cannot be, registers that do not change, a device that vanishes (`tests/pci`).
+
+Each row binds the driver to a device with one thing wrong, and says what must come of it. Our module must always come to an end, say in
+one line what is wrong if it does not use the device, and be able to use the device when it is good again. C is the control.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import count
+
+import pytest
+from lab.guest import Guest, facts
+from pci import config
+from pci.config import Capability
+from pci.disk import Disk
+from pci.net import Net
+from pci.virtio import (
+    BAR_SIZE, COMMON_AT, COMMON_SIZE, DEVICE_AT, FEATURES_OK, ISR_AT, NEEDS_RESET, NO_VECTOR, NOTIFICATION_DATA, NOTIFY_AT, NOTIFY_SIZE,
+    QUEUE_INTERRUPT, RING_RESET, PciDevice,
+)
+
+Factory = Callable[..., Guest]
+Deform = Callable[[PciDevice], None]
+
+KERNEL = "full"
+"""Debian's kernel has virtio on PCI built in."""
+
+MEMORY_MIB = 256
+DRIVER = "/sys/bus/pci/drivers/virtio-pci"
+
+USED, LEFT = "used", "left without driver"
+INVALID, NO_DEVICE, IO_ERROR = "Invalid argument", "No such device", "I/O error"
+HANGS = "hangs, or stops the kernel"
+"""Of C: not tried."""
+
+CORES = {"c": set(), "rust": {"virtio_pci", "virtio", "virtio_ring"}, "rust-pci": {"virtio_pci"}}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One thing that is wrong."""
+
+    name: str
+    deform: Deform
+    outcome: str
+    """`USED`; `LEFT`: the transport has it, the driver above refused it; or the error that the transport gives."""
+    line: str | None = None
+    """What the log must say."""
+    c: str | None = None
+    """What comes of it with C, if it is something else; its log is not looked at."""
+
+
+class Liar:
+    """A device, and the slot that it is in."""
+
+    def __init__(self, guest: Guest, device: PciDevice, slot: str) -> None:
+        self.guest, self.device, self.slot = guest, device, slot
+
+    def bind(self) -> str:
+        """Binds the driver; what came of it."""
+        self.guest.run("dmesg -c >/dev/null")
+        result = self.guest.run(f"echo {self.slot} >{DRIVER}/bind", check=False, timeout=8)
+        if result.status:
+            return result.out.rpartition(": ")[2].strip()
+        disk = self.disk()
+        if not disk:
+            return LEFT
+        self.guest.run(f"dd if=/dev/{disk} of=/dev/null bs=64k count=4 2>/dev/null", timeout=20)
+        return USED
+
+    def disk(self) -> str:
+        """The name of the disk, empty if there is none."""
+        return self.guest.run(f"cd /sys/bus/pci/devices/{self.slot}; ls virtio*/block 2>/dev/null", check=False).out.strip()
+
+    def unbind(self) -> None:
+        """Takes the driver away, if it is there."""
+        self.guest.run(f"test ! -e {DRIVER}/{self.slot} || echo {self.slot} >{DRIVER}/unbind", timeout=30)
+
+    def log(self) -> str:
+        """What the kernel said since `bind()` began."""
+        return self.guest.run("dmesg").out
+
+    def check_good(self) -> None:
+        """The device tells the truth again: it is used, and no rule is broken."""
+        self.device.honest()
+        assert self.bind() == USED, self.log()
+        self.unbind()
+        assert self.device.violations == []
+
+
+@dataclass(frozen=True)
+class Liars:
+    """A guest with a disk that has MSI-X, a network interface of the same kind, and a disk without MSI-X whose list of capabilities can
+    be changed."""
+
+    ours: str
+    guest: Guest
+    msix: Liar
+    net: Liar
+    line: Liar
+
+
+@pytest.fixture(params=[pytest.param("c")])
+def liars(request: pytest.FixtureRequest, guests: Factory) -> Iterator[Liars]:
+    """Boots the guest; no driver is bound."""
+    with PciDevice(Disk(1), msix=True) as disk, PciDevice(Net(RING_RESET), msix=True, queue_size=64) as net, PciDevice(Disk(1), msix=False) as line:
+        devices = (disk, net, line)
+        guest = guests(
+            kernel=KERNEL, rust=CORES[request.param], driver=None, balloon=False, swap_mib=0, memory_mib=MEMORY_MIB, modules=["virtio_blk", "virtio_net"],
+            files={"/bin/ethring": facts().programs / "ethring"}, qemu_options=[
+                "-object", f"memory-backend-memfd,id=ram,size={MEMORY_MIB}M,share=on", "-machine", "memory-backend=ram",
+                *(option for device in devices for option in device.options),
+            ],
+        ).start()
+        slots = [path.split("/")[-2] for path in guest.run("grep -lE '0x104[12]' /sys/bus/pci/devices/*/device").out.split()]
+        made = [Liar(guest, device, slot) for device, slot in zip(devices, slots, strict=True)]
+        guest.run("modprobe -a virtio_blk virtio_net")
+        for liar in made:
+            liar.unbind()
+            liar.device.honest()
+        yield Liars(request.param, guest, *made)
+
+
+def check(liars: Liars, liar: Liar, rows: list[Row]) -> None:
+    """Tries all rows."""
+    problems = []
+    for row in rows:
+        theirs = row.c if liars.ours == "c" and row.c else None
+        if theirs == HANGS:
+            continue
+        liar.device.honest()
+        with liar.device.lock:
+            liar.device.reset()
+            row.deform(liar.device)
+        began = time.monotonic()
+        outcome = liar.bind()
+        log = liar.log()
+        liar.unbind()
+        seconds = time.monotonic() - began
+        print(f"{row.name}: {outcome}, {seconds:.1f} s; {log.strip()}")
+        if outcome != (theirs or row.outcome):
+            problems.append(f"{row.name}: {outcome} instead of {theirs or row.outcome}: {log}")
+        if liars.ours != "c" and row.line and not re.search(row.line, log):
+            problems.append(f"{row.name}: no /{row.line}/ in the log: {log}")
+        if row.outcome == USED and liar.device.violations:
+            problems.append(f"{row.name}: {liar.device.violations}")
+    liar.check_good()
+    assert not problems, "\n".join(problems)
+
+
+# Capabilities
+
+
+def listed(**changes: Capability | None) -> Deform:
+    """Exchanges structures."""
+    return lambda device: device.set_list(device.capabilities(**changes))
+
+
+def common(offset: int = COMMON_AT, length: int = COMMON_SIZE, bar: int = 0) -> Capability:
+    """The common configuration, elsewhere."""
+    return Capability(config.COMMON, bar, offset, length)
+
+
+def before(*capabilities: Capability) -> Deform:
+    """Puts others before the good ones."""
+    return lambda device: device.set_list([*capabilities, *device.capabilities()])
+
+
+def notifying(multiplier: int, offset: int = 0) -> Deform:
+    """Another multiplier for notifications, and another offset of the queue."""
+
+    def deform(device: PciDevice) -> None:
+        device.wrong.multiplier = multiplier
+        device.wrong.lies["queue_notify_off"] = lambda _: offset
+        device.set_list(device.capabilities())
+
+    return deform
+
+
+RESERVED = [Capability(kind, 0, 0, 16) for kind in (0, 6, 7, 10, 255)]
+STRUCTURES = (config.COMMON, config.NOTIFY, config.ISR, config.DEVICE)
+TAIL = config.SIZE - 8
+"""A capability here has a type and a BAR, but no offset."""
+
+LISTS = [
+    Row("PCI-7: reserved types", before(*RESERVED), USED),
+    Row("PCI-8: two of each", lambda device: device.set_list([*device.capabilities(), *(Capability(kind, 0, 0x7000, 4) for kind in STRUCTURES)]), USED),
+    Row("PCI-9: longer capabilities", listed(common=Capability(config.COMMON, 0, COMMON_AT, COMMON_SIZE, extra=bytes(8))), USED),
+    Row("PCI-10: reserved BARs", before(Capability(config.COMMON, 6, 0, 64), Capability(config.ISR, 255, 0, 1)), USED),
+    Row("PCI-12: structures as long as the BAR", listed(
+        common=common(length=BAR_SIZE), isr=Capability(config.ISR, 0, ISR_AT, BAR_SIZE - ISR_AT), device=Capability(config.DEVICE, 0, DEVICE_AT, BAR_SIZE - DEVICE_AT),
+    ), USED),
+    Row("DEV-21: a BAR that is not there, before the good one", before(*(Capability(kind, 2, 0, 0x1000) for kind in STRUCTURES)), USED),
+    Row("DEV-21: a BAR that is not there", listed(common=common(bar=2)), NO_DEVICE),
+    Row("DEV-22: the list is a loop", lambda device: device.set_list(device.capabilities(), loop_to=0), USED),
+    Row("DEV-22: a loop before the list is complete", lambda device: device.set_list(device.capabilities(common=None), loop_to=1), NO_DEVICE, c=HANGS),
+    Row("DEV-22: a capability that is its own next", lambda device: device.set_list([common()], loop_to=0), INVALID, r"notif", c=HANGS),
+    Row("DEV-22: a capability that ends with the space", lambda device: device.set_list(device.capabilities(), at=[TAIL]), INVALID, r"common"),
+    Row("DEV-22: a list without notifications", listed(notify=None), INVALID, r"notif"),
+    Row("DEV-22: a list without interrupt status", listed(isr=None), INVALID, r"isr|ISR|interrupt"),
+    Row("a device without configuration space", listed(device=None), LEFT),
+    Row("PCI-L2: no capabilities, and no legacy device", lambda device: device.set_list([]), NO_DEVICE),
+]
+
+PLACES = [
+    Row("PCI-13: a common configuration one byte short", listed(common=common(length=55)), INVALID, r"common"),
+    Row("DEV-21: length 0", listed(common=common(length=0)), INVALID, r"common"),
+    Row("DEV-21: misaligned", listed(common=common(offset=2)), INVALID, r"common"),
+    Row("DEV-21: the end beyond the BAR", listed(common=common(offset=BAR_SIZE - 32)), INVALID, r"common"),
+    Row("DEV-21: the beginning beyond the BAR", listed(common=common(offset=BAR_SIZE)), INVALID, r"common"),
+    Row("DEV-21: offset and length overflow", listed(common=common(offset=0xFFFFFFE0)), INVALID, r"common"),
+    Row("DEV-21: all ones", listed(common=common(offset=0xFFFFFFFC, length=0xFFFFFFFF)), INVALID, r"common"),
+    Row("DEV-21: interrupt status beyond the BAR", listed(isr=Capability(config.ISR, 0, BAR_SIZE, 1)), INVALID, r"isr|ISR|interrupt"),
+    Row("DEV-21: interrupt status of length 0", listed(isr=Capability(config.ISR, 0, ISR_AT, 0)), INVALID, r"isr|ISR|interrupt"),
+    Row("DEV-21: configuration beyond the BAR", listed(device=Capability(config.DEVICE, 0, BAR_SIZE, 64)), INVALID, r"device|configuration"),
+    Row("DEV-20: configuration of 4 bytes", listed(device=Capability(config.DEVICE, 0, DEVICE_AT, 4)), USED, r"configuration", c=HANGS),
+    Row("DEV-21: notifications beyond the BAR", listed(notify=config.notify(0, BAR_SIZE, 0x1000, 4)), INVALID, r"notif"),
+    Row("DEV-21: notifications of length 0", listed(notify=config.notify(0, NOTIFY_AT, 0, 4)), INVALID, r"notif"),
+    Row("PCI-28: notifications of 1 byte", listed(notify=config.notify(0, NOTIFY_AT, 1, 4)), INVALID, r"notif"),
+    Row("PCI-28: notifications at an odd place", listed(notify=config.notify(0, NOTIFY_AT + 1, 0x100, 4)), INVALID, r"notif"),
+    Row("PCI-27: multiplier 0", notifying(0), USED),
+    Row("PCI-27: multiplier 2", notifying(2, 7), USED),
+    Row("PCI-27: multiplier 4095", notifying(4094, 1), USED),
+    Row("PCI-28: the last place", notifying(2, NOTIFY_SIZE // 2 - 1), USED),
+    Row("DEV-23: behind the last place", notifying(2, NOTIFY_SIZE // 2), LEFT, r"notif"),
+    Row("DEV-23: half behind the last place", notifying(NOTIFY_SIZE - 1, 1), LEFT, r"notif"),
+    Row("DEV-23: far beyond", notifying(0x80000000, 0xFFFF), LEFT, r"notif"),
+]
+
+
+def lying(**lies: int | Callable[[int], int]) -> Deform:
+    """Registers that read as something else."""
+
+    def deform(device: PciDevice) -> None:
+        for name, lie in lies.items():
+            device.wrong.lies[name] = lie if callable(lie) else lambda _, value=lie: value
+
+    return deform
+
+
+def deaf(*names: str) -> Deform:
+    """Registers that cannot be written."""
+    return lambda device: device.wrong.deaf.update(names)
+
+
+def changing(name: str) -> Deform:
+    """A register that has another value whenever it is read."""
+    numbers = count()
+    return lying(**{name: lambda _: next(numbers) & 0xFF})
+
+
+def vanishing(at: str) -> Deform:
+    """The device is not there any more as soon as a register was written."""
+
+    def deform(device: PciDevice) -> None:
+        def look(name: str) -> None:
+            device.wrong.gone |= name == at
+
+        device.wrong.on_write = look
+
+    return deform
+
+
+def noisy(device: PciDevice) -> None:
+    """Interrupts with each register that is written."""
+    device.wrong.on_write = lambda name: (device.interrupt(0, 3), device.interrupt(None)) and None
+
+
+REGISTERS = [
+    Row("DEV-20: no queues", lying(num_queues=0), LEFT, r"queue 0"),
+    Row("DEV-24: a queue of 0", lying(queue_size=0), LEFT, r"queue 0"),
+    Row("DEV-24: a queue of 3", lying(queue_size=3), LEFT, r"queue|length"),
+    Row("DEV-24: a queue of 32769", lying(queue_size=32769), LEFT, r"queue|length"),
+    Row("DEV-24: a queue of 65535", lying(queue_size=65535), LEFT, r"queue|length"),
+    Row("DEV-25: a queue that is in use", lying(queue_enable=1), LEFT, r"queue 0"),
+    Row("DEV-18: FEATURES_OK withheld", lying(device_status=lambda value: value & ~FEATURES_OK), LEFT, r"refuses features"),
+    Row("no VERSION_1", lying(device_feature=0), LEFT, r"VERSION_1"),
+    Row("DEV-17: asks for a reset from the beginning", lying(device_status=lambda value: value | NEEDS_RESET if value else 0), LEFT, r"reset", c=USED),
+    Row("DEV-15: status 4 after a reset", lying(device_status=lambda value: value or 4), IO_ERROR, r"reset", c=HANGS),
+    Row("DEV-15: status cannot be written", deaf("device_status"), LEFT, r"refuses features|status"),
+    Row("DEV-7: a generation that never settles", changing("config_generation"), USED, r"generation|configuration", c=HANGS),
+    Row("PCI-39: no vector for the configuration", lying(config_msix_vector=NO_VECTOR), USED),
+    Row("PCI-39: no vector for the queue", lying(queue_msix_vector=NO_VECTOR), USED),
+    Row("PCI-39: no vector at all", lying(config_msix_vector=NO_VECTOR, queue_msix_vector=NO_VECTOR), USED),
+    Row("DEV-16: gone from the beginning", lambda device: setattr(device.wrong, "gone", True), NO_DEVICE, c=HANGS),
+    Row("DEV-16: gone with the first word of the features", vanishing("device_feature_select"), LEFT, r"gone", c=HANGS),
+    Row("DEV-16: gone when the queue is made", vanishing("queue_size"), LEFT, r"gone", c=HANGS),
+    Row("DEV-26: interrupts all the time", noisy, USED),
+    Row("PCI-42: notifications with data", lambda device: setattr(device.wrong, "offers", NOTIFICATION_DATA), USED),
+]
+
+
+def test_capabilities(liars: Liars) -> None:
+    """If this fails a device with bad capabilities is used, stops the machine, or a good but unusual one is not used."""
+    check(liars, liars.line, LISTS + PLACES)
+
+
+def test_registers(liars: Liars) -> None:
+    """If this fails a device with bad registers is used, hangs the driver, or is not named in the log."""
+    check(liars, liars.msix, REGISTERS)
+
+
+PATIENCE = 0.9
+"""How many seconds the driver waits at least for a device that does not do what it was told."""
+
+
+def test_devices_that_turn_bad(liars: Liars) -> None:
+    """If this fails a device that breaks, or vanishes, while it is used hangs the driver or the machine, also when the driver goes."""
+    interrupts_without_cause(liars)
+    resets_of_a_queue(liars)
+    if liars.ours != "c":  # It waits for ever.
+        device_that_vanishes(liars)
+        reset_that_never_ends(liars)
+
+
+def interrupts_without_cause(liars: Liars) -> None:
+    """DEV-26: a line that is held, whatever the status says, is a storm; when it is over the device works. Unknown causes are ignored."""
+    liar = liars.line
+    for status in (0, 0xFC, QUEUE_INTERRUPT):
+        liar.device.honest()
+        assert liar.bind() == USED
+        liar.device.wrong.lies["isr"] = lambda _, value=status: value
+        liar.device.hold_line(True)
+        time.sleep(0.2)
+        liar.device.hold_line(False)
+        liar.device.wrong.lies.clear()
+        liar.guest.run(f"dd if=/dev/{liar.disk()} of=/dev/null bs=64k count=4 iflag=direct 2>/dev/null", timeout=10)
+        liar.unbind()
+        assert liar.device.violations == [], status
+
+
+def resets_of_a_queue(liars: Liars) -> None:
+    """PCI-24, DEV-15: a queue is reset, has another size, is reset again. One that does not finish must not be waited for without end."""
+    liar = liars.net
+    liar.device.honest()
+    assert liar.bind() == LEFT, "it is no disk"
+    for size in (32, 64):
+        assert liar.guest.run(f"ethring eth0 {size} {size}", timeout=10).out.split() == [str(size)] * 2
+        assert [queue.queue_size for queue in liar.device.queues] == [size] * 2
+    assert liar.device.violations == []
+    if liars.ours != "c":  # It waits for ever.
+        liar.device.wrong.lies["queue_reset"] = lambda _: 1
+        began = time.monotonic()
+        assert liar.guest.run("ethring eth0 32 32", check=False, timeout=10).status != 0
+        assert time.monotonic() - began >= PATIENCE, "the device has too little time"
+        assert re.search(r"reset", liar.log()), liar.log()
+        liar.device.honest()
+    liar.unbind()
+    liar.device.honest()
+    assert liar.bind() == LEFT
+    assert liar.guest.run("ls /sys/class/net").out.count("eth0") == 1
+    liar.unbind()
+
+
+def device_that_vanishes(liars: Liars) -> None:
+    """DEV-16: the device is pulled out while it is in use; the driver goes at once."""
+    for liar in (liars.msix, liars.line):
+        liar.device.honest()
+        assert liar.bind() == USED
+        liar.device.wrong.gone = True
+        began = time.monotonic()
+        liar.unbind()
+        assert time.monotonic() - began < PATIENCE, "nothing should be waited for"
+        assert re.search(r"gone", liar.log()), liar.log()
+        liar.check_good()
+
+
+def reset_that_never_ends(liars: Liars) -> None:
+    """DEV-15: the device does not come back from its reset when the driver goes. The memory of its queues is lost."""
+    liar = liars.msix
+    liar.device.honest()
+    assert liar.bind() == USED
+    liar.device.wrong.lies["device_status"] = lambda value: value or 4
+    began = time.monotonic()
+    liar.unbind()
+    assert time.monotonic() - began >= PATIENCE, "the device has too little time"
+    assert re.search(r"reset", liar.log()), liar.log()
+    liar.check_good()
