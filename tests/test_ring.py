@@ -71,10 +71,11 @@ PAIRWISE = [
 class Devices:
     """Devices of one guest: the options for QEMU, and checks of each in the guest."""
 
-    def __init__(self, folder: Path, suffix: str) -> None:
-        """`suffix` is how the names of the machine's virtio devices end: `pci` or `device`."""
+    def __init__(self, folder: Path, suffix: str, interface: str = "disable-legacy=on") -> None:
+        """`suffix` is how the names of the machine's virtio devices end: `pci` or `device`; `interface` are options of those on PCI."""
         self._folder = folder
         self._suffix = suffix
+        self._interface = f",{interface}" if suffix == "pci" else ""
         self._disks: list[Ring] = []
         self._nets: list[Ring] = []
         self._serials: list[Ring] = []
@@ -82,8 +83,7 @@ class Devices:
         self.options: list[str] = []
 
     def _add(self, kind: str, ring: Ring, rest: str) -> None:
-        modern = ",disable-legacy=on" if self._suffix == "pci" else ""
-        self.options += ["-device", f"virtio-{kind}-{self._suffix}{modern},{ring.options}{rest}"]
+        self.options += ["-device", f"virtio-{kind}-{self._suffix}{self._interface},{ring.options}{rest}"]
 
     def disks(self, rings: Sequence[Ring]) -> None:
         """Adds a disk for each of the rings. Those without indirect descriptors have small queues, which are often full."""
