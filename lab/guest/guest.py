@@ -34,6 +34,9 @@ PATIENCE = {"kvm": 1, "tcg": 4}
 DEBUG_PATIENCE = 4
 """And how many times as long as that one on the kernel `debug` may take."""
 
+WATCHDOG_SECONDS = 10
+"""The kernel's own `watchdog_thresh`: twice as long without a task switch is a soft lockup."""
+
 
 class Guest(Shell):
     """One guest over all its QEMU processes: it has more than one when it hibernates and resumes.
@@ -333,7 +336,9 @@ class Guest(Shell):
             files["/lab/pre-resume"] = pre_resume.encode()
         initrd = self._dir / "initrd.cpio"
         initrd.write_bytes(initramfs.build(self._source, self._modules, files))
-        options = [*KERNEL_OPTIONS, *self._kernel_options]
+        # An emulated guest may get no CPU for half a minute on a busy machine, which is no lockup of its own; the most is 60.
+        watchdog = min(60, WATCHDOG_SECONDS * self._patience())
+        options = [*KERNEL_OPTIONS, f"watchdog_thresh={watchdog}", *self._kernel_options]
         options += [f"lab.load={','.join(self._early)}", f"lab.late={','.join(self._late)}"]
         options += [f"lab.swap={self._swap_device}"] if self._swap_mib else []
         machine = Machine(

@@ -1,23 +1,23 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# Configures and builds a kernel of the lab's own from fragments over tinyconfig, with LLVM, and installs its C modules.
-# A later fragment overrides an earlier one.
+# Configures and builds a kernel of the lab's own from fragments over tinyconfig and installs its C modules. A later
+# fragment overrides an earlier one. TOOLCHAIN is a variable of the kernel's Makefile, CC=gcc-14 or LLVM=-19.
 #
-# usage: kernel.sh DESTINATION SOURCE LLVM FRAGMENT...
+# usage: kernel.sh DESTINATION SOURCE TOOLCHAIN FRAGMENT...
 
 set -eu
-dest=$1 source=$2 llvm=$3
+dest=$1 source=$2 toolchain=$3
 shift 3
 mkdir -p "$dest/build"
 cd "$dest/build"
 
 # Optimising the procedural macros takes a minute and saves none.
 build() {
-	make -C "$source" O="$dest/build" LLVM="$llvm" HOSTRUSTFLAGS=-Copt-level=0 "$@"
+	make -C "$source" O="$dest/build" "$toolchain" HOSTRUSTFLAGS=-Copt-level=0 "$@"
 }
 build tinyconfig
-"$source/scripts/kconfig/merge_config.sh" -m -O "$dest/build" .config "$@"
+cat "$@" >>.config
 build olddefconfig
 
 # An option whose dependencies are not met vanishes without a word.
