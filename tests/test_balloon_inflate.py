@@ -14,10 +14,9 @@ from lab.guest import Guest
 
 Factory = Callable[..., Guest]
 
-MEMORY_MIB = 512
 
 def boot(guests: Factory, kernel: str, driver: str, **options: object) -> Guest:
-    return guests(kernel=kernel, driver=driver, memory_mib=MEMORY_MIB, swap_mib=0, **options).start()
+    return guests(kernel=kernel, driver=driver, memory_mib=512, swap_mib=0, **options).start()
 
 
 def test_targets(guests: Factory, kernel: str, driver: str) -> None:
@@ -100,7 +99,7 @@ def test_target_out_of_reach(guests: Factory, kernel: str, driver: str) -> None:
     must stop, leave the guest something to live on, and go on by itself when there is memory again."""
     guest = boot(guests, kernel, driver)
     total = total_kib(guest)
-    guest.set_target(MEMORY_MIB - 1)
+    guest.set_target(guest.memory_mib - 1)
     reached = wait_until_stuck(guest)
     print(f"reached {reached // MIB} MiB")
     assert reached > (total >> 10) * MIB * 3 // 4, "it should come near the limit"

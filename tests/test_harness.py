@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from lab.guest import PAGES_PER_MIB, Guest, GuestError, KernelFault, QemuDied, ScriptFailed
+from lab.guest.console import Console
 from lab.guest.logs import ROOT
 
 Factory = Callable[..., Guest]
@@ -107,3 +108,31 @@ def test_guests_end_with_the_test_process(kernel: str, tmp_path: Path) -> None:
     while Path(f"/proc/{pid}/exe").exists() and time.monotonic() < end:
         time.sleep(0.05)
     assert not Path(f"/proc/{pid}/exe").exists(), "QEMU outlived the process that had started it"
+
+
+CYCLE = """WARNING: possible circular locking dependency detected
+pciehp/1 is trying to acquire lock:
+ffff8880 ({}){{.+.+}}-{{4:4}}, at: one+0x1/0x2
+but task is already holding lock:
+ffffffff (pci_rescan_remove_lock){{+.+.}}-{{4:4}}, at: two+0x1/0x2
+which lock already depends on the new lock.
+"""
+
+
+def test_known_lock_cycle(tmp_path: Path) -> None:
+    """If this fails a deadlock of ours hides behind one of pciehp's, or every unplugging on the kernel `debug` fails."""
+    console = Console(tmp_path / "console.log")
+    with console.path.open("a") as log:
+        log.write(CYCLE.format("&ctrl->reset_lock"))
+        log.flush()
+        assert console.new_faults([]) == []
+        ours = CYCLE.format("&balloon->lock").splitlines(keepends=True)
+        log.write("".join(ours[:3]))
+        log.flush()
+        assert console.new_faults([]) == []
+        log.write("".join(ours[3:]))
+        log.flush()
+        assert console.new_faults([]) == [ours[0].rstrip()]
+        log.write("BUG: after it\n")
+        log.flush()
+        assert console.new_faults([]) == ["BUG: after it"]

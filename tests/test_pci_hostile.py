@@ -29,7 +29,6 @@ Deform = Callable[[PciDevice], None]
 KERNEL = list(facts().kernels)[-1]
 """`full`, or `debug` in `make test-debug`: Debian's kernel has virtio on PCI built in."""
 
-MEMORY_MIB = 256
 DRIVER = "/sys/bus/pci/drivers/virtio-pci"
 
 USED, LEFT = "used", "left without driver"
@@ -110,11 +109,9 @@ def liars(request: pytest.FixtureRequest, guests: Factory) -> Iterator[Liars]:
     with PciDevice(Disk(1), msix=True) as disk, PciDevice(Net(RING_RESET), msix=True, queue_size=64) as net, PciDevice(Disk(1), msix=False) as line:
         devices = (disk, net, line)
         guest = guests(
-            kernel=KERNEL, rust=CORES[request.param], driver=None, balloon=False, swap_mib=0, memory_mib=MEMORY_MIB, modules=["virtio_blk", "virtio_net"],
-            files={"/bin/ethring": facts().programs / "ethring"}, qemu_options=[
-                "-object", f"memory-backend-memfd,id=ram,size={MEMORY_MIB}M,share=on", "-machine", "memory-backend=ram",
-                *(option for device in devices for option in device.options),
-            ],
+            kernel=KERNEL, rust=CORES[request.param], driver=None, balloon=False, swap_mib=0, memory_mib=256, modules=["virtio_blk", "virtio_net"],
+            files={"/bin/ethring": facts().programs / "ethring"}, shared_memory=True,
+            qemu_options=[option for device in devices for option in device.options],
         ).start()
         slots = [path.split("/")[-2] for path in guest.run("grep -lE '0x104[12]' /sys/bus/pci/devices/*/device").out.split()]
         made = [Liar(guest, device, slot) for device, slot in zip(devices, slots, strict=True)]

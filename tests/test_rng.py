@@ -97,7 +97,7 @@ def test_sleep(guests: Factory, kernel: str, driver: str) -> None:
 def test_odd_devices(guests: Factory, kernel: str, packed: bool) -> None:
     """If this fails a device gets at memory that is not its own, or keeps readers or the driver's removal for ever."""
     with EntropyDevice(packed=packed) as device:
-        guest = boot(guests, kernel, "rust", device.options, stack=packed)
+        guest = boot(guests, kernel, "rust", device.options, stack=packed, shared_memory=True)
         check(guest)
         assert device.sizes == {PAGE} and device.most == 2
         assert guest.run("readnow /dev/hwrng").out == "64 bytes\n"

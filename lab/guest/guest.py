@@ -34,6 +34,9 @@ PATIENCE = {"kvm": 1, "tcg": 4}
 DEBUG_PATIENCE = 4
 """And how many times as long as that one on the kernel `debug` may take."""
 
+DEBUG_MEMORY = 2
+"""And how many times the memory: KASAN's shadow and quarantine and kmemleak's records take much, and no image may be larger than half."""
+
 WATCHDOG_SECONDS = 10
 """The kernel's own `watchdog_thresh`: twice as long without a task switch is a soft lockup."""
 
@@ -55,6 +58,7 @@ class Guest(Shell):
         cpus: int = 1,
         balloon: bool | str = True,
         root_port: bool = False,
+        shared_memory: bool = False,
         firmware: bool = False,
         machine: str = "q35",
         swap_mib: int = 600,
@@ -74,6 +78,7 @@ class Guest(Shell):
         driver          whose virtio_balloon.ko is loaded at the end of the boot; None: no balloon driver
         balloon         False: no balloon device; a string: the device as `-device` takes it, without id and bus
         root_port       the balloon sits behind a PCIe root port with native hotplug, else on the root bus
+        shared_memory   device models in other processes, over vhost-user or vfio-user, can reach the guest's memory
         firmware        start the kernel through the firmware, as real machines do; slower, but suspend to RAM needs it
         machine         QEMU's machine, as `-machine` takes it; `microvm` has virtio-mmio devices and no swap disk
         swap_mib        size of the swap disk; 0: none, the guest cannot hibernate
@@ -87,7 +92,7 @@ class Guest(Shell):
         self.name = name
         self.kernel = facts().kernels[kernel]
         self.driver = driver
-        self.memory_mib = memory_mib
+        self.memory_mib = memory_mib * (DEBUG_MEMORY if kernel == "debug" else 1)
         self.allow = list(allow)
         self.logs = logs or log_dir("adhoc", name)
         self.logs.mkdir(parents=True, exist_ok=True)
@@ -95,6 +100,7 @@ class Guest(Shell):
         self._cpus = cpus
         self._balloon = balloon if isinstance(balloon, str) else BALLOON if balloon else None
         self._root_port = root_port
+        self._shared_memory = shared_memory
         self._firmware = firmware
         self._swap_mib = swap_mib
         self._icount = icount
@@ -344,7 +350,7 @@ class Guest(Shell):
         machine = Machine(
             name=self._machine, accel=facts().accel, icount=self._icount, memory_mib=self.memory_mib, cpus=self._cpus,
             kernel=self.kernel.image if self._firmware else bootable(self.kernel.image), initrd=initrd, append=" ".join(options), swap_disk=self._dir / "swap.img" if self._swap_mib else None,
-            swap=self._swap, balloon=self._balloon, root_port=self._root_port, extra=self._qemu_options,
+            swap=self._swap, balloon=self._balloon, root_port=self._root_port, shared_memory=self._shared_memory, extra=self._qemu_options,
         )
         try:
             self._qemu = Qemu(machine, self.logs, self._processes)

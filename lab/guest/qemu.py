@@ -51,6 +51,8 @@ class Machine:
     """The balloon's device, as `-device` takes it, without id and bus."""
     root_port: bool
     """Put the balloon behind a PCIe root port with native hotplug."""
+    shared_memory: bool
+    """Make the memory a file that QEMU passes on to processes that are devices."""
     extra: Sequence[str]
 
     def arguments(self) -> list[str]:
@@ -64,6 +66,8 @@ class Machine:
         ]
         if self.icount:
             arguments += ["-icount", "shift=0,sleep=on"]
+        if self.shared_memory:
+            arguments += ["-object", f"memory-backend-memfd,id=ram,size={self.memory_mib}M,share=on", "-machine", "memory-backend=ram"]
         if self.swap_disk:
             arguments += [
                 "-drive", f"if=none,id=swap,file={self.swap_disk},format=raw,cache=unsafe", "-device", f"{self.swap},drive=swap,serial=swap",

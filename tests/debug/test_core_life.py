@@ -60,8 +60,7 @@ def test_hotplug(guests: Factory, kernel: str, rounds: int, tmp_path: Path) -> N
     options += ["-blockdev", f"driver=raw,node-name=drive,file.driver=file,file.filename={disk}"]
     guest = guests(
         kernel=kernel, driver=None, balloon=False, rust=OURS, swap_mib=0, modules=["virtio_blk"], files=PROGRAMS, qemu_options=options,
-        # Linux's own pciehp takes two of its locks in both orders; from then on lockdep is silent, and only KASAN and kmemleak look on.
-        allow=["I/O error", "possible circular locking dependency"],
+        allow=["I/O error"],
     ).start()
     guest.run("modprobe virtio_blk")
     for number in range(rounds):

@@ -63,9 +63,8 @@ class EntropyDevice:
         self.options = [
             "-chardev", f"socket,id=entropy,path={self._backend.path}", "-device",
             "vhost-user-test-device-pci,chardev=entropy,virtio-id=4,num_vqs=1,config_size=8,vq_size=64" + (",packed=on" if packed else ""),
-            "-object", "memory-backend-memfd,id=ram,size=256M,share=on", "-machine", "memory-backend=ram",
         ]
-        """For a guest of 256 MiB."""
+        """For a guest with shared memory."""
         self._backend.start()
 
     def __enter__(self) -> Self:

@@ -24,10 +24,10 @@ class DeviceGuest(Guest):
         super().__init__(
             name,
             memory_mib=memory_mib,
+            shared_memory=True,
             balloon=_model("device", device),
             qemu_options=[
                 *_socket("device", device),
-                "-object", f"memory-backend-memfd,id=ram,size={memory_mib}M,share=on", "-machine", "memory-backend=ram",
                 *(word for i, other in enumerate(others) for word in (*_socket(f"other{i}", other), "-device", _model(f"other{i}", other))),
             ],
             **options,
