@@ -5,6 +5,7 @@
 //! A value must be converted by name before it can be used, so that a missing conversion does not
 //! compile. Follows Virtio 1.4, 1.4 (all multi-byte fields are little-endian). Legacy devices use
 //! the byte order of the CPU instead: [`Virtio32`] and its like need a [`ByteOrder`] to convert.
+//! Uses only `core`.
 
 macro_rules! little_endian {
     ($(#[$doc:meta] $name:ident($int:ty);)*) => {$(
@@ -90,31 +91,6 @@ by_device! {
     Virtio32(u32);
     /// A 64-bit integer in memory that a device reads or writes, little-endian or legacy.
     Virtio64(u64);
-}
-
-// Host tests have no kernel crate.
-#[cfg(not(test))]
-mod bytes {
-    use super::*;
-    use kernel::transmute::AsBytes;
-
-    // SAFETY: A transparent integer, all of whose bytes are initialised.
-    unsafe impl AsBytes for Le16 {}
-
-    // SAFETY: As above.
-    unsafe impl AsBytes for Le32 {}
-
-    // SAFETY: As above.
-    unsafe impl AsBytes for Le64 {}
-
-    // SAFETY: As above.
-    unsafe impl AsBytes for Virtio16 {}
-
-    // SAFETY: As above.
-    unsafe impl AsBytes for Virtio32 {}
-
-    // SAFETY: As above.
-    unsafe impl AsBytes for Virtio64 {}
 }
 
 /// The byte order of a device's buffers where the specification leaves it to the kind of interface

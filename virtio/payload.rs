@@ -10,10 +10,28 @@ pub use crate::kernel_ext::sg::{
     Writable, //
 };
 
+use super::endian::{
+    Le16,
+    Le32,
+    Le64,
+    Virtio16,
+    Virtio32,
+    Virtio64, //
+};
+
 use kernel::{
     prelude::*,
     transmute::AsBytes, //
 };
+
+macro_rules! plain_bytes {
+    ($($int:ty),*) => {$(
+        // SAFETY: A transparent integer, all of whose bytes are initialised.
+        unsafe impl AsBytes for $int {}
+    )*};
+}
+
+plain_bytes!(Le16, Le32, Le64, Virtio16, Virtio32, Virtio64);
 
 /// A value that a driver puts into a [`Queue`](super::queue::Queue).
 ///
