@@ -10,11 +10,11 @@
 //! 3. `virtio_ring/split.rs`, `packed.rs`: the two formats as pure state machines; `event.rs` and
 //!    `suppression.rs`: notifications; `indirect.rs`: indirect tables.
 //! 4. `virtio_ring/memory.rs`: single accesses to shared memory and their order; `map.rs`:
-//!    addresses for the device; `sg.rs`: the drivers' buffers; `pool.rs`: the memory of indirect
-//!    tables.
+//!    addresses for the device; `area.rs`: the memory of rings; `sg.rs`: the drivers' buffers;
+//!    `pool.rs`: the memory of indirect tables.
 //! 5. `virtio_ring/queue.rs`: a virtqueue made of all these; `add.rs`, `take.rs`: buffers on their
 //!    way to the device and back; `create.rs`, `reset.rs`: its coming and going.
-//! 6. `virtio_ring/exports.rs`: the C functions.
+//! 6. `virtio_ring/exports.rs` and its folder: the C functions.
 //!
 //! The files under 1 to 3 use only `core` and contain no unsafe code; a host runs their tests.
 //!

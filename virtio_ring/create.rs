@@ -3,15 +3,13 @@
 //! Queues come and go: memory for their rings, resizing, deletion.
 
 use super::{
+    area::Area,
     layout::{
         PackedLayout,
         SplitLayout,
         MAX_SIZE, //
     },
-    map::{
-        Area,
-        Mapper, //
-    },
+    map::Mapper,
     memory::{
         Order,
         PackedView,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The C functions of this module, and nothing else.
+//! The C functions of this module, and nothing else: those for buffers and notifications, in
+//! `exports/queues.rs` those for queues as such, in `exports/mapping.rs` those that map.
 //!
 //! Their contracts are those of `include/linux/virtio.h` and `include/linux/virtio_ring.h`, which
 //! say when a call must be serialised with others. In every one of them a queue is one of this
@@ -12,53 +13,24 @@
 )]
 
 use super::{
-    create::{
-        self,
-        Request, //
-    },
-    map::{
-        Mapper,
-        Side, //
-    },
-    queue::{
-        Notify,
-        Queue, //
-    },
-    reset::{
-        self,
-        Callback,
-        Recycle, //
-    },
+    queue::Queue,
     sg::Lists,
     take::Wanted, //
 };
-use crate::{
-    config::Features,
-    virtio::{
-        bindings::{
-            self,
-            device,
-            dma_addr_t,
-            dma_data_direction,
-            gfp_t,
-            irqreturn_t,
-            page,
-            scatterlist,
-            virtio_device,
-            virtio_map,
-            virtqueue, //
-        },
-        export::export_symbol_gpl, //
+use crate::virtio::{
+    bindings::{
+        self,
+        gfp_t,
+        irqreturn_t,
+        scatterlist,
+        virtqueue, //
     },
+    export::export_symbol_gpl, //
 };
 
-use core::ptr::{
-    null_mut,
-    NonNull, //
-};
+use core::ptr::null_mut;
 use kernel::{
     ffi::{
-        c_char,
         c_int,
         c_uint,
         c_ulong,
@@ -124,6 +96,9 @@ macro_rules! exported_for_lists {
         )*}
     };
 }
+
+mod mapping;
+mod queues;
 
 // Buffers
 
@@ -261,379 +236,5 @@ exported! {
         } else {
             irqreturn_t::IRQ_NONE
         }
-    }
-}
-
-// Queues
-
-/// Mapping by the DMA API, for the parent of `vdev`.
-///
-/// # Safety
-///
-/// `vdev` is valid.
-unsafe fn parent_map(vdev: *mut virtio_device) -> virtio_map {
-    virtio_map {
-        // SAFETY: By the safety requirements.
-        dma_dev: unsafe { (*vdev).dev.parent },
-    }
-}
-
-fn queue_or_null(created: Result<NonNull<virtqueue>>) -> *mut virtqueue {
-    created.map_or(null_mut(), NonNull::as_ptr)
-}
-
-exported! {
-    /// Creates a queue with a ring of its own.
-    fn vring_create_virtqueue(
-        index: c_uint,
-        num: c_uint,
-        vring_align: c_uint,
-        vdev: *mut virtio_device,
-        weak_barriers: bool,
-        may_reduce_num: bool,
-        context: bool,
-        notify: Option<Notify>,
-        callback: Callback,
-        name: *const c_char,
-    ) -> *mut virtqueue {
-        // SAFETY: By the contract of the function.
-        let map = unsafe { parent_map(vdev) };
-        // SAFETY: By the contract of the function.
-        unsafe {
-            vring_create_virtqueue_map(
-                index,
-                num,
-                vring_align,
-                vdev,
-                weak_barriers,
-                may_reduce_num,
-                context,
-                notify,
-                callback,
-                name,
-                map,
-            )
-        }
-    }
-
-    /// Creates a queue with a ring of its own, mapped as `map` says.
-    fn vring_create_virtqueue_map(
-        index: c_uint,
-        num: c_uint,
-        vring_align: c_uint,
-        vdev: *mut virtio_device,
-        weak_barriers: bool,
-        may_reduce_num: bool,
-        context: bool,
-        notify: Option<Notify>,
-        callback: Callback,
-        name: *const c_char,
-        map: virtio_map,
-    ) -> *mut virtqueue {
-        let request = Request {
-            index,
-            size: num,
-            align: vring_align,
-            weak_barriers,
-            may_reduce: may_reduce_num,
-            context,
-            notify,
-            callback,
-            name,
-        };
-        // SAFETY: By the contract of the function.
-        queue_or_null(unsafe { request.create(vdev, map, None) })
-    }
-
-    /// Creates a split queue on a ring of the caller's.
-    fn vring_new_virtqueue(
-        index: c_uint,
-        num: c_uint,
-        vring_align: c_uint,
-        vdev: *mut virtio_device,
-        weak_barriers: bool,
-        context: bool,
-        pages: *mut c_void,
-        notify: Option<Notify>,
-        callback: Callback,
-        name: *const c_char,
-    ) -> *mut virtqueue {
-        let request = Request {
-            index,
-            size: num,
-            align: vring_align,
-            weak_barriers,
-            may_reduce: false,
-            context,
-            notify,
-            callback,
-            name,
-        };
-        let Some(pages) = NonNull::new(pages) else {
-            return null_mut();
-        };
-        // SAFETY: By the contract of the function.
-        let map = unsafe { parent_map(vdev) };
-        // SAFETY: By the contract of the function.
-        queue_or_null(unsafe { request.create(vdev, map, Some(pages)) })
-    }
-
-    /// Deletes a queue.
-    fn vring_del_virtqueue(vq: *mut virtqueue) {
-        // SAFETY: By the contract of the function.
-        unsafe { create::delete(vq) };
-    }
-}
-
-exported! {
-    /// Gives a queue another size; all buffers go to `recycle`.
-    fn virtqueue_resize(
-        vq: *mut virtqueue,
-        num: u32,
-        recycle: Recycle,
-        recycle_done: Callback,
-    ) -> c_int {
-        // SAFETY: By the contract of the function.
-        status(unsafe { reset::resize(vq, num, recycle, recycle_done) })
-    }
-
-    /// Resets a queue; all buffers go to `recycle`.
-    fn virtqueue_reset(
-        vq: *mut virtqueue,
-        recycle: Recycle,
-        recycle_done: Callback,
-    ) -> c_int {
-        // SAFETY: By the contract of the function.
-        status(unsafe { reset::reset(vq, recycle, recycle_done) })
-    }
-
-    /// Clears the transport feature bits that this module does not know.
-    fn vring_transport_features(vdev: *mut virtio_device) {
-        const KNOWN: [u32; 8] = [
-            bindings::VIRTIO_RING_F_INDIRECT_DESC,
-            bindings::VIRTIO_RING_F_EVENT_IDX,
-            bindings::VIRTIO_F_VERSION_1,
-            bindings::VIRTIO_F_ACCESS_PLATFORM,
-            bindings::VIRTIO_F_RING_PACKED,
-            bindings::VIRTIO_F_ORDER_PLATFORM,
-            bindings::VIRTIO_F_NOTIFICATION_DATA,
-            bindings::VIRTIO_F_IN_ORDER,
-        ];
-        // SAFETY: By the contract of the function; both members of the union are plain words.
-        let words = unsafe { &mut (*vdev).__bindgen_anon_1.features_array };
-        let mut features = Features::from_words(*words);
-        for bit in bindings::VIRTIO_TRANSPORT_F_START..bindings::VIRTIO_TRANSPORT_F_END {
-            if !KNOWN.contains(&bit) {
-                features = features.without(bit);
-            }
-        }
-        *words = features.words();
-    }
-
-    /// Breaks all queues of a device.
-    fn virtio_break_device(vdev: *mut virtio_device) {
-        // SAFETY: By the contract of the function.
-        unsafe { create::each_queue(vdev, |queue| queue.set_broken(true)) };
-    }
-
-    /// Makes all queues of a device whole.
-    fn __virtio_unbreak_device(vdev: *mut virtio_device) {
-        // SAFETY: By the contract of the function.
-        unsafe { create::each_queue(vdev, |queue| queue.set_broken(false)) };
-    }
-}
-
-exported_for_queues! {
-    /// The number of descriptors of a queue.
-    fn virtqueue_get_vring_size(queue: *const) -> c_uint {
-        queue.size().into()
-    }
-
-    /// Breaks a queue.
-    fn __virtqueue_break(queue: *mut) {
-        queue.set_broken(true);
-    }
-
-    /// Makes a broken queue whole.
-    fn __virtqueue_unbreak(queue: *mut) {
-        queue.set_broken(false);
-    }
-
-    /// Whether a queue is broken.
-    fn virtqueue_is_broken(queue: *const) -> bool {
-        queue.is_broken()
-    }
-
-    /// The address of the descriptor table, or of the packed ring, for the device.
-    fn virtqueue_get_desc_addr(queue: *const) -> dma_addr_t {
-        queue.addresses()[0]
-    }
-
-    /// The address of the available ring, or of the driver's event suppression, for the device.
-    fn virtqueue_get_avail_addr(queue: *const) -> dma_addr_t {
-        queue.addresses()[1]
-    }
-
-    /// The address of the used ring, or of the device's event suppression, for the device.
-    fn virtqueue_get_used_addr(queue: *const) -> dma_addr_t {
-        queue.addresses()[2]
-    }
-
-    /// The parts of a split ring; all zero for a packed one.
-    fn virtqueue_get_vring(queue: *const) -> *const bindings::vring {
-        queue.vring.get()
-    }
-}
-
-/// The mapping of a device as a whole: its transport's, if it brings its own.
-///
-/// # Safety
-///
-/// `vdev` is valid.
-unsafe fn device_map(vdev: *mut virtio_device) -> virtio_map {
-    // SAFETY: By the safety requirements.
-    if unsafe { (*vdev).map }.is_null() {
-        // SAFETY: By the safety requirements.
-        unsafe { parent_map(vdev) }
-    } else {
-        // SAFETY: By the safety requirements.
-        unsafe { (*vdev).vmap }
-    }
-}
-
-// Mapping
-
-exported_for_queues! {
-    /// The device of the DMA API, or null if the queue does not use it.
-    fn virtqueue_dma_dev(queue: *mut) -> *mut device {
-        queue.mapper.dma_dev()
-    }
-
-    /// Maps a part of a page for the device of a queue.
-    fn virtqueue_map_page_attrs(
-        queue: *const,
-        page: *mut page,
-        offset: c_ulong,
-        size: usize,
-        dir: dma_data_direction,
-        attrs: c_ulong,
-    ) -> dma_addr_t {
-        // SAFETY: By the contract of the function.
-        unsafe { queue.mapper.map_page(page, offset, size, dir, attrs) }
-    }
-
-    /// Undoes [`virtqueue_map_page_attrs`].
-    fn virtqueue_unmap_page_attrs(
-        queue: *const,
-        map_handle: dma_addr_t,
-        size: usize,
-        dir: dma_data_direction,
-        attrs: c_ulong,
-    ) {
-        // SAFETY: By the contract of the function.
-        unsafe { queue.mapper.unmap_page(map_handle, size, dir, attrs) };
-    }
-
-    /// Maps memory for the device of a queue, if it is to be mapped.
-    fn virtqueue_map_single_attrs(
-        queue: *const,
-        ptr: *mut c_void,
-        size: usize,
-        dir: dma_data_direction,
-        attrs: c_ulong,
-    ) -> dma_addr_t {
-        // SAFETY: By the contract of the function.
-        unsafe { queue.mapper.map_single(ptr, size, dir, attrs) }
-    }
-
-    /// Undoes [`virtqueue_map_single_attrs`].
-    fn virtqueue_unmap_single_attrs(
-        queue: *const,
-        addr: dma_addr_t,
-        size: usize,
-        dir: dma_data_direction,
-        attrs: c_ulong,
-    ) {
-        if queue.mapper.uses_api() {
-            // SAFETY: By the contract of the function.
-            unsafe { queue.mapper.unmap_page(addr, size, dir, attrs) };
-        }
-    }
-
-    /// 0, or the error of a mapping.
-    fn virtqueue_map_mapping_error(queue: *const, addr: dma_addr_t) -> c_int {
-        queue.mapper.error(addr)
-    }
-
-    /// Whether a mapping has to be synchronised between CPU and device.
-    fn virtqueue_map_need_sync(queue: *const, addr: dma_addr_t) -> bool {
-        queue.mapper.needs_sync(addr)
-    }
-
-    /// Gives a part of a mapping to the CPU.
-    fn virtqueue_map_sync_single_range_for_cpu(
-        queue: *const,
-        addr: dma_addr_t,
-        offset: c_ulong,
-        size: usize,
-        dir: dma_data_direction,
-    ) {
-        // CAST: Both have 64 bits.
-        let addr = addr.wrapping_add(offset as dma_addr_t);
-        // SAFETY: By the contract of the function.
-        unsafe { queue.mapper.sync(Side::Cpu, addr, size, dir) };
-    }
-
-    /// Gives a part of a mapping to the device.
-    fn virtqueue_map_sync_single_range_for_device(
-        queue: *const,
-        addr: dma_addr_t,
-        offset: c_ulong,
-        size: usize,
-        dir: dma_data_direction,
-    ) {
-        // CAST: Both have 64 bits.
-        let addr = addr.wrapping_add(offset as dma_addr_t);
-        // SAFETY: By the contract of the function.
-        unsafe { queue.mapper.sync(Side::Device, addr, size, dir) };
-    }
-}
-
-exported! {
-    /// The largest single mapping for a device in bytes.
-    fn virtio_max_dma_size(vdev: *const virtio_device) -> usize {
-        let vdev = vdev.cast_mut();
-        // SAFETY: By the contract of the function.
-        let map = unsafe { device_map(vdev) };
-        // SAFETY: By the contract of the function.
-        unsafe { Mapper::new(vdev, map) }.max_size()
-    }
-
-    /// Allocates memory that driver and device see.
-    fn virtqueue_map_alloc_coherent(
-        vdev: *mut virtio_device,
-        map: virtio_map,
-        size: usize,
-        map_handle: *mut dma_addr_t,
-        gfp: gfp_t,
-    ) -> *mut c_void {
-        // SAFETY: By the contract of the function.
-        let handle = unsafe { &mut *map_handle };
-        // SAFETY: By the contract of the function.
-        unsafe { Mapper::new(vdev, map) }.alloc_coherent(size, handle, gfp)
-    }
-
-    /// Frees what [`virtqueue_map_alloc_coherent`] gave.
-    fn virtqueue_map_free_coherent(
-        vdev: *mut virtio_device,
-        map: virtio_map,
-        size: usize,
-        vaddr: *mut c_void,
-        map_handle: dma_addr_t,
-    ) {
-        // SAFETY: By the contract of the function.
-        let mapper = unsafe { Mapper::new(vdev, map) };
-        // SAFETY: By the contract of the function.
-        unsafe { mapper.free_coherent(size, vaddr, map_handle) };
     }
 }

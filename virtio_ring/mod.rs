@@ -3,6 +3,7 @@
 //! The parts of `virtio_ring.ko`; the crate root says in which order to read them.
 
 mod add;
+mod area;
 mod create;
 mod event;
 mod exports;

@@ -11,10 +11,10 @@
 //! transport has made sure that no interrupt handler runs.
 
 use super::{
+    area::Area,
     event::Place,
     map::{
         self,
-        Area,
         Mapper, //
     },
     memory::{
