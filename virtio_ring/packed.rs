@@ -291,6 +291,14 @@ impl<S: DerefMut<Target = [Slot]>, M: DerefMut<Target = [Mapped]>> Packed<S, M> 
         flags == if place.wrap() { LAP } else { 0 }
     }
 
+    /// As [`Self::more_used`], after a notification was asked for.
+    #[inline(always)]
+    pub(crate) fn poll(mem: &impl PackedMemory, place: Place) -> bool {
+        // The event before the look at the flags; pairs with the device's barrier.
+        mem.full();
+        Self::more_used(mem, place)
+    }
+
     /// Asks for a notification once most of what is outstanding was used; false if something was
     /// used already.
     pub(crate) fn enable_delayed(

@@ -23,10 +23,7 @@ use super::{
     },
     packed::Packed,
     pool::Pool,
-    split::{
-        Barriers,
-        Split, //
-    },
+    split::Split,
     state::{
         Fault,
         Mapped,
@@ -354,17 +351,10 @@ impl Queue {
         let position = suppression.position();
         with_ring!(self, view => {
             suppression.enable_split(view, 0);
-            self.is_broken() || {
-                // The event before the look at the index; pairs with the device's barrier.
-                view.full();
-                !SplitState::more_used(view, position)
-            }
+            self.is_broken() || !SplitState::poll(view, position)
         }, {
             suppression.enable_packed(view, Place::from_bits(position));
-            self.is_broken() || {
-                view.full();
-                !self.more_used_packed(view, position)
-            }
+            self.is_broken() || !self.poll_packed(view, position)
         })
     }
 
@@ -391,12 +381,15 @@ impl Queue {
         // CAST: The low half is what `enable_cb_prepare` has given.
         let position = position as u16;
         with_ring!(self, view => {
-            view.full();
-            SplitState::more_used(view, position)
+            SplitState::poll(view, position)
         }, {
-            view.full();
-            self.more_used_packed(view, position)
+            self.poll_packed(view, position)
         })
+    }
+
+    #[inline(always)]
+    fn poll_packed(&self, view: &PackedView, position: u16) -> bool {
+        self.suppression.is_open() || PackedState::poll(view, Place::from_bits(position))
     }
 
     #[inline(always)]

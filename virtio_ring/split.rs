@@ -278,6 +278,14 @@ impl<S: DerefMut<Target = [Slot]>, M: DerefMut<Target = [Mapped]>> Split<S, M> {
         mem.used_index() != position
     }
 
+    /// As [`Self::more_used`], after a notification was asked for.
+    #[inline(always)]
+    pub(crate) fn poll(mem: &impl SplitMemory, position: u16) -> bool {
+        // The event before the look at the index; pairs with the device's barrier.
+        mem.full();
+        Self::more_used(mem, position)
+    }
+
     /// Asks for a notification once most of what is outstanding was used; false if it was already.
     pub(crate) fn enable_delayed(&self, mem: &impl SplitMemory, suppression: &Suppression) -> bool {
         let ahead = u32::from(self.outstanding()) * 3 / 4;

@@ -26,6 +26,9 @@ mod driver;
 mod fuzz;
 #[path = "ring/hostile.rs"]
 mod hostile;
+#[cfg(feature = "property")]
+#[path = "ring/order.rs"]
+mod order;
 #[path = "ring/packed.rs"]
 mod packed;
 #[cfg(feature = "property")]

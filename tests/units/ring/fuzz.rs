@@ -3,13 +3,8 @@
 //! A hostile device whose writes are the input: whatever they are, no buffer comes back twice, none
 //! is lost, no slot is, and after a reset everything works.
 //!
-//! The tests feed it with random bytes. As a target for libFuzzer, which looks for bytes that reach
-//! new code, where its runtime is at hand (`libclang-rt-19-dev` on Debian)::
-//!
-//!   rustc --edition 2021 --cfg fuzzing --crate-type staticlib -Cpasses=sancov-module \
-//!       -Cllvm-args=-sanitizer-coverage-level=4 \
-//!       -Cllvm-args=-sanitizer-coverage-inline-8bit-counters tests/units/ring.rs
-//!   clang -fsanitize=fuzzer libring.a -o fuzz-ring && ./fuzz-ring -max_total_time=60
+//! The tests feed it with random bytes, and `tests/test_units.py` with those that libFuzzer finds,
+//! which looks for bytes that reach new code.
 
 use crate::{
     driver::{
