@@ -30,7 +30,9 @@ pub mod config;
 /// What this module uses of the facilities that the kernel crate does not wrap yet.
 #[path = "kernel_ext"]
 pub mod kernel_ext {
+    pub mod io_address;
     pub mod irq;
+    pub mod irq_handler;
     #[cfg(CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES)]
     pub mod module_param;
     pub mod platform;

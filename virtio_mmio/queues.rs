@@ -26,6 +26,7 @@ use crate::{
     virtio::transport::{
         ring::{
             Ring,
+            Shape,
             Virtqueue,
             Wanted,
             Wish,
@@ -101,7 +102,12 @@ impl<'bound> Queue<'bound> {
             );
             return Err(EINVAL);
         }
-        let ring = Ring::new::<VirtioDevice<'bound>>(dev, index, size, PAGE_SIZE, wish)?;
+        let shape = Shape {
+            size,
+            align: PAGE_SIZE,
+            may_shrink: true,
+        };
+        let ring = Ring::new::<VirtioDevice<'bound>>(dev, index, shape, wish)?;
         let queue = Self {
             platform,
             window,

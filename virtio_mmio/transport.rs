@@ -21,6 +21,7 @@ use crate::{
             Wanted, //
         },
         Device,
+        Notify,
         SharedMemory,
         Transport, //
     },
@@ -224,16 +225,6 @@ impl Transport for VirtioDevice<'_> {
         drop(active);
     }
 
-    #[inline]
-    fn notify(&self, queue: &Virtqueue) {
-        self.window.write(regs::QueueNotify, queue.index());
-    }
-
-    #[inline]
-    fn notify_with_data(&self, _queue: &Virtqueue, data: u32) {
-        self.window.write(regs::QueueNotify, data);
-    }
-
     fn wait_for_callbacks(&self) {
         if let Some(active) = &*self.active.lock() {
             active.wait_for_callbacks();
@@ -278,5 +269,17 @@ impl Transport for VirtioDevice<'_> {
 
     fn restart_queue(&self, _dev: &Device, queue: &Virtqueue) -> Result {
         self.active.lock().as_ref().ok_or(ENOENT)?.restart(queue)
+    }
+}
+
+impl Notify for VirtioDevice<'_> {
+    #[inline]
+    fn notify(&self, queue: &Virtqueue) {
+        self.window.write(regs::QueueNotify, queue.index());
+    }
+
+    #[inline]
+    fn notify_with_data(&self, _queue: &Virtqueue, data: u32) {
+        self.window.write(regs::QueueNotify, data);
     }
 }

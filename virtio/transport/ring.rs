@@ -7,11 +7,17 @@
 //! notifications on.
 
 use super::{
+    registration::Shell,
     Device,
-    Shell,
-    Transport, //
+    Notify, //
 };
-use crate::virtio::bindings;
+use crate::{
+    kernel_ext::{
+        io_address::IoAddress,
+        irq_handler::RawHandler, //
+    },
+    virtio::bindings, //
+};
 
 use core::{
     ops::Deref,
@@ -23,6 +29,7 @@ use core::{
 };
 use kernel::{
     prelude::*,
+    sync::Arc,
     types::Opaque, //
 };
 
@@ -126,16 +133,29 @@ impl Virtqueue {
 // SAFETY: What can be reached through a reference does not change, or may be called in parallel.
 unsafe impl Sync for Virtqueue {}
 
-/// A virtqueue that this owns; dropping it deletes it.
+/// How large a virtqueue is to be, and how it lies in memory.
+#[derive(Clone, Copy)]
+pub struct Shape {
+    /// How many descriptors the device can have in it at most.
+    pub size: u32,
+    /// Where its parts begin, in bytes.
+    pub align: usize,
+    /// There may be fewer descriptors if memory is short.
+    pub may_shrink: bool,
+}
+
+/// A virtqueue that this owns, and what it takes to notify the device; dropping it deletes it.
 ///
 /// # Invariants
 ///
-/// The queue is not deleted.
-pub struct Ring(NonNull<Virtqueue>);
+/// The queue is not deleted. If `B` is an [`IoAddress`], `priv` of the queue is that address.
+pub struct Ring<B = ()> {
+    queue: NonNull<Virtqueue>,
+    _bell: B,
+}
 
 impl Ring {
-    /// Makes a queue with `size` descriptors, or fewer if memory is short; `align` is where its
-    /// parts begin, in bytes. The device does not know of it yet.
+    /// Makes a queue whose notifications are `T`'s business. The device does not know of it yet.
     ///
     /// # Errors
     ///
@@ -144,79 +164,142 @@ impl Ring {
     /// # Context
     ///
     /// May sleep.
-    pub fn new<T: Transport>(
+    pub fn new<T: Notify>(device: &Device, index: u32, shape: Shape, wish: &Wish) -> Result<Self> {
+        let notify: NotifyFunction = match device.has(NOTIFICATION_DATA) {
+            true => notify_with_data::<T>,
+            false => notify::<T>,
+        };
+
+        // SAFETY: The queue becomes one of a device of `T`.
+        let queue = unsafe { create(device, index, shape, wish, notify) }?;
+
+        // INVARIANT: The queue was made above.
+        Ok(Self { queue, _bell: () })
+    }
+}
+
+impl<B: IoAddress> Ring<B> {
+    /// Makes a queue whose notifications are written to a register: its index in 16 bits, or what
+    /// `VIRTIO_F_NOTIFICATION_DATA` has the device get, in 32. The device does not know of it yet.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Ring::new`]; `EINVAL` if the register is too short.
+    ///
+    /// # Context
+    ///
+    /// May sleep.
+    pub fn with_bell(
         device: &Device,
         index: u32,
-        size: u32,
-        align: usize,
+        shape: Shape,
         wish: &Wish,
+        bell: B,
     ) -> Result<Self> {
-        let align = u32::try_from(align)?;
-        let notify: unsafe extern "C" fn(*mut bindings::virtqueue) -> bool =
-            match device.has(NOTIFICATION_DATA) {
-                true => notify_with_data::<T>,
-                false => notify::<T>,
-            };
-
-        // SAFETY: The device is registered by its type invariant. The name and the callback are
-        // those of its driver. The queue may have fewer descriptors, and the device is not one
-        // that needs barriers of its own.
-        let queue = unsafe {
-            bindings::vring_create_virtqueue(
-                index,
-                size,
-                align,
-                device.0.get(),
-                true,
-                true,
-                wish.0.ctx,
-                Some(notify),
-                wish.0.callback,
-                wish.0.name,
-            )
+        let (notify, width): (NotifyFunction, usize) = match device.has(NOTIFICATION_DATA) {
+            true => (ring_with_data, 4),
+            false => (ring_with_index, 2),
         };
-        let queue = NonNull::new(queue).ok_or(ENOMEM)?;
+
+        if bell.length() < width {
+            return Err(EINVAL);
+        }
+        // SAFETY: Nobody notifies the device before the queue is given to its driver.
+        let queue = unsafe { create(device, index, shape, wish, notify) }?;
 
         // SAFETY: The queue was made above and nobody else has it.
-        unsafe { (*queue.as_ptr()).num_max = size };
-        // INVARIANT: The queue was made above.
-        Ok(Self(queue.cast()))
+        unsafe { (*queue.as_ref().0.get()).priv_ = bell.address() };
+        // INVARIANT: The queue was made above, and its `priv` is the address.
+        Ok(Self { queue, _bell: bell })
     }
+}
 
+impl<B> Ring<B> {
     /// Gives the queue's memory up for good: the device may still use it.
     pub fn leak(self) {
         core::mem::forget(self);
     }
 }
 
-impl Deref for Ring {
+impl<B> Deref for Ring<B> {
     type Target = Virtqueue;
 
     #[inline(always)]
     fn deref(&self) -> &Virtqueue {
         // SAFETY: By the type invariant.
-        unsafe { self.0.as_ref() }
+        unsafe { self.queue.as_ref() }
     }
 }
 
-impl Drop for Ring {
+impl<B> Drop for Ring<B> {
     fn drop(&mut self) {
         // SAFETY: By the type invariant; the owner sees to it that neither driver nor device uses
-        // it.
-        unsafe { bindings::vring_del_virtqueue(self.0.as_ptr().cast()) };
+        // it. What notifies the device goes after it.
+        unsafe { bindings::vring_del_virtqueue(self.queue.as_ptr().cast()) };
     }
 }
 
 // SAFETY: A queue can be used and deleted by any thread.
-unsafe impl Send for Ring {}
+unsafe impl<B: Send> Send for Ring<B> {}
 
 // SAFETY: As for `Virtqueue`.
-unsafe impl Sync for Ring {}
+unsafe impl<B: Sync> Sync for Ring<B> {}
+
+// SAFETY: `vring_interrupt()` is a handler for interrupts of a queue, which the value keeps.
+unsafe impl<B: Send + Sync> RawHandler for Arc<Ring<B>> {
+    fn function(&self) -> unsafe extern "C" fn(c_int, *mut c_void) -> bindings::irqreturn_t {
+        bindings::vring_interrupt
+    }
+
+    fn argument(&self) -> *mut c_void {
+        self.queue.as_ptr().cast()
+    }
+}
+
+/// What the ring calls to notify the device.
+type NotifyFunction = unsafe extern "C" fn(*mut bindings::virtqueue) -> bool;
+
+/// Makes a queue.
+///
+/// # Safety
+///
+/// `notify` can be called with the queue as soon as its driver has it.
+unsafe fn create(
+    device: &Device,
+    index: u32,
+    shape: Shape,
+    wish: &Wish,
+    notify: NotifyFunction,
+) -> Result<NonNull<Virtqueue>> {
+    let align = u32::try_from(shape.align)?;
+
+    // SAFETY: The device is registered by its type invariant. The name and the callback are those
+    // of its driver. The device is not one that needs barriers of its own.
+    let queue = unsafe {
+        bindings::vring_create_virtqueue(
+            index,
+            shape.size,
+            align,
+            device.0.get(),
+            true,
+            shape.may_shrink,
+            wish.0.ctx,
+            Some(notify),
+            wish.0.callback,
+            wish.0.name,
+        )
+    };
+    let queue = NonNull::new(queue).ok_or(ENOMEM)?;
+
+    // SAFETY: The queue was made above and nobody else has it.
+    unsafe { (*queue.as_ptr()).num_max = shape.size };
+    Ok(queue.cast())
+}
 
 /// # Safety
 ///
 /// Called only by the ring, with a queue that `Ring::new::<T>` made.
-unsafe extern "C" fn notify<T: Transport>(vq: *mut bindings::virtqueue) -> bool {
+unsafe extern "C" fn notify<T: Notify>(vq: *mut bindings::virtqueue) -> bool {
     // SAFETY: By the requirements above.
     let queue = unsafe { Virtqueue::from_raw(vq) };
 
@@ -228,7 +311,7 @@ unsafe extern "C" fn notify<T: Transport>(vq: *mut bindings::virtqueue) -> bool 
 /// # Safety
 ///
 /// As for [`notify`].
-unsafe extern "C" fn notify_with_data<T: Transport>(vq: *mut bindings::virtqueue) -> bool {
+unsafe extern "C" fn notify_with_data<T: Notify>(vq: *mut bindings::virtqueue) -> bool {
     // SAFETY: By the requirements above.
     let queue = unsafe { Virtqueue::from_raw(vq) };
     // SAFETY: By the requirements above.
@@ -238,6 +321,31 @@ unsafe extern "C" fn notify_with_data<T: Transport>(vq: *mut bindings::virtqueue
     unsafe { Shell::<T>::parts(queue.device()) }
         .1
         .notify_with_data(queue, data);
+    true
+}
+
+/// # Safety
+///
+/// Called only by the ring, with a queue that `Ring::with_bell` made.
+unsafe extern "C" fn ring_with_index(vq: *mut bindings::virtqueue) -> bool {
+    // CAST: A device with bells has at most 2^16 queues.
+    // SAFETY: By the requirements above; the field never changes.
+    let index = unsafe { (*vq).index } as u16;
+
+    // SAFETY: By the type invariant of `Ring` it is the address of a bell, which is there.
+    unsafe { bindings::iowrite16(index, (*vq).priv_) };
+    true
+}
+
+/// # Safety
+///
+/// As for [`ring_with_index`].
+unsafe extern "C" fn ring_with_data(vq: *mut bindings::virtqueue) -> bool {
+    // SAFETY: By the requirements above.
+    let data = unsafe { bindings::vring_notification_data(vq) };
+
+    // SAFETY: By the type invariant of `Ring` it is the address of a bell, which is there.
+    unsafe { bindings::iowrite32(data, (*vq).priv_) };
     true
 }
 
@@ -251,6 +359,12 @@ impl Wish {
         !self.0.name.is_null()
     }
 
+    /// What the driver calls the queue.
+    pub fn name(&self) -> &CStr {
+        // SAFETY: It is one that a driver wants, so it has a name.
+        unsafe { CStr::from_char_ptr(self.0.name) }
+    }
+
     /// Tells whether the driver wants to hear of used buffers.
     pub fn has_callback(&self) -> bool {
         self.0.callback.is_some()
@@ -261,22 +375,28 @@ impl Wish {
 pub struct Wanted<'a> {
     wishes: &'a [Wish],
     queues: &'a mut [*mut bindings::virtqueue],
+    affinity: Option<bindings::irq_affinity>,
 }
 
 impl<'a> Wanted<'a> {
     /// # Safety
     ///
     /// Both arrays must have `count` elements that are the caller's as long as `'a`; those of the
-    /// second may be uninitialised.
+    /// second may be uninitialised. `affinity` is null or the caller's, too.
     pub(super) unsafe fn from_raw(
         infos: *mut bindings::virtqueue_info,
         queues: *mut *mut bindings::virtqueue,
         count: usize,
+        affinity: *const bindings::irq_affinity,
     ) -> Self {
+        // SAFETY: By the requirements above.
+        let affinity = unsafe { affinity.as_ref() }.copied();
+
         if count == 0 {
             return Self {
                 wishes: &[],
                 queues: &mut [],
+                affinity,
             };
         }
         for place in 0..count {
@@ -288,7 +408,13 @@ impl<'a> Wanted<'a> {
             wishes: unsafe { slice::from_raw_parts(infos.cast(), count) },
             // SAFETY: By the requirements above, and initialised just now.
             queues: unsafe { slice::from_raw_parts_mut(queues, count) },
+            affinity,
         }
+    }
+
+    /// How the driver wants interrupts of queues to be spread over CPUs, if it cares.
+    pub fn affinity(&self) -> Option<bindings::irq_affinity> {
+        self.affinity
     }
 
     /// The queues wanted, in the order of their indexes on the device.
