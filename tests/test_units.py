@@ -11,7 +11,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
-PURE = ["tests/units/config.rs", "virtio_balloon/ladder.rs", "virtio_balloon/restraint.rs", "tests/units/ring.rs", "tests/units/bus.rs", "tests/units/mmio.rs"]
+PURE = [
+    "tests/units/config.rs", "virtio_balloon/ladder.rs", "virtio_balloon/restraint.rs", "tests/units/ring.rs", "tests/units/bus.rs", "tests/units/mmio.rs",
+    "tests/units/pci.rs",
+]
 
 
 @pytest.mark.parametrize("source", PURE)

@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Runs the pure parts of `virtio_pci.ko` on the host: their own tests.
+
+#![allow(dead_code)]
+
+#[path = "../../virtio_pci"]
+mod pci {
+    pub mod caps;
+    pub mod regs;
+    pub mod vectors;
+}

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `virtio_pci.ko`: virtio devices on the PCI bus (Virtio 1.4, 4.1).
+//!
+//! Reading order:
+//!
+//! 1. `virtio_pci/caps.rs`: the capabilities that say where a device has its registers, and what
+//!    is checked before any of it is mapped; `regs.rs`: the registers of the common configuration.
+//! 2. `virtio_pci/interface.rs`: what the modern and the legacy interface of a device have in
+//!    common; `modern.rs`: the modern one.
+//! 3. `virtio_pci/device.rs`: what the core wants of a device; `queues.rs`: its virtqueues;
+//!    `vectors.rs`: which interrupt serves which queue; `interrupts.rs`: the handlers.
+//! 4. `virtio_pci/driver.rs`: how devices are found, sleep and are reset.
+//!
+//! `caps.rs`, `regs.rs` and `vectors.rs` use only `core`; a host runs their tests. Below all this
+//! are `virtio/transport.rs`, what transports have in common, and `kernel_ext/`, which wraps what
+//! the kernel crate lacks.
+//!
+//! # The device is not trusted
+//!
+//! What is read from configuration space or a register is used once, after a check. Every wait has
+//! an end. A queue that the device does not give back keeps its memory for good.
+
+pub mod config;
+
+/// What this module uses of the facilities that the kernel crate does not wrap yet.
+#[path = "kernel_ext"]
+pub mod kernel_ext {
+    pub mod io_address;
+    pub mod irq_handler;
+    pub mod irq_vectors;
+    pub mod modinfo;
+    pub mod pci_cap;
+    pub mod pci_device;
+    pub mod pci_driver;
+    pub mod pci_io;
+}
+
+/// What this module uses of the shared virtio sources.
+#[path = "virtio"]
+pub mod virtio {
+    pub mod bindings;
+    pub mod endian;
+    pub mod transport;
+}
+
+#[path = "virtio_pci/mod.rs"]
+mod pci;
+
+use kernel::prelude::*;
+
+module! {
+    type: pci::VirtioPci,
+    name: "virtio_pci",
+    authors: ["The virtio-rust developers"],
+    description: "virtio-pci",
+    license: "GPL",
+}
+
+kernel_ext::modinfo::modinfo!("version", "1");

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A device as the virtio core uses it, by either of its interfaces.
+
+#![deny(unsafe_code)]
+
+use super::{
+    interface::Interface,
+    queues::Active, //
+};
+use crate::{
+    config::Features,
+    kernel_ext::pci_device,
+    virtio::transport::{
+        ring::{
+            Virtqueue,
+            Wanted, //
+        },
+        Device,
+        SharedMemory,
+        Transport, //
+    },
+};
+
+use kernel::{
+    cpumask::Cpumask,
+    dev_err,
+    device::Bound,
+    new_mutex,
+    pci,
+    prelude::*,
+    sync::{
+        Arc,
+        Mutex, //
+    }, //
+};
+
+/// One device.
+#[pin_data]
+pub(super) struct VirtioDevice<'bound, I: Interface> {
+    pci: &'bound pci::Device<Bound>,
+    interface: Arc<I>,
+    /// The queues, from their creation to their deletion. Protects the selection of a queue as
+    /// well, beyond those two moments.
+    #[pin]
+    active: Mutex<Option<Active<'bound, I>>>,
+}
+
+impl<'bound, I: Interface> VirtioDevice<'bound, I> {
+    /// A device whose interface was found good.
+    pub(super) fn new(
+        pci: &'bound pci::Device<Bound>,
+        interface: Arc<I>,
+    ) -> impl PinInit<Self, Error> + 'bound
+    where
+        I: 'bound,
+    {
+        try_pin_init!(Self {
+            pci,
+            interface,
+            active <- new_mutex!(None),
+        }? Error)
+    }
+
+    /// Logs that the driver wants more configuration space than there is.
+    fn no_such_field(&self, offset: usize, len: usize) {
+        dev_err!(
+            self.pci,
+            "no configuration space at offset {}, {} bytes\n",
+            offset,
+            len
+        );
+    }
+}
+
+#[vtable]
+impl<'bound, I: Interface + 'bound> Transport for VirtioDevice<'bound, I> {
+    fn has_config(&self) -> bool {
+        self.interface.has_config()
+    }
+
+    fn read_config(&self, offset: usize, bytes: &mut [u8]) {
+        if self.interface.read_config(offset, bytes).is_err() {
+            bytes.fill(0);
+            self.no_such_field(offset, bytes.len());
+        }
+    }
+
+    fn write_config(&self, offset: usize, bytes: &[u8]) {
+        if self.interface.write_config(offset, bytes).is_err() {
+            self.no_such_field(offset, bytes.len());
+        }
+    }
+
+    fn generation(&self) -> u32 {
+        self.interface.generation()
+    }
+
+    fn status(&self) -> u8 {
+        self.interface.status()
+    }
+
+    fn set_status(&self, status: u8) {
+        self.interface.set_status(status);
+    }
+
+    fn reset(&self) {
+        self.interface.reset();
+        self.wait_for_callbacks();
+    }
+
+    fn offered_features(&self) -> Features {
+        self.interface.offered_features()
+    }
+
+    fn own_features(&self) -> Features {
+        self.interface.own_features()
+    }
+
+    fn accept_features(&self, dev: &Device, features: Features) -> Result {
+        self.interface.accept_features(dev, features)
+    }
+
+    fn make_queues(&self, dev: &Device, wanted: &mut Wanted<'_>) -> Result {
+        let active = Active::new(self.pci, &self.interface, dev, wanted)?;
+
+        wanted.grant(active.queues());
+        *self.active.lock() = Some(active);
+        Ok(())
+    }
+
+    fn delete_queues(&self) {
+        let active = self.active.lock().take();
+
+        drop(active);
+    }
+
+    fn wait_for_callbacks(&self) {
+        if let Some(active) = &*self.active.lock() {
+            active.wait_for_callbacks();
+        }
+    }
+
+    fn bus_name(&self) -> &CStr {
+        pci_device::name(self.pci)
+    }
+
+    fn shared_memory(&self, id: u8) -> Option<SharedMemory> {
+        self.interface.shared_memory(id)
+    }
+
+    fn set_queue_affinity(&self, queue: &Virtqueue, cpus: Option<&Cpumask>) -> Result {
+        match &mut *self.active.lock() {
+            Some(active) => active.set_affinity(queue, cpus),
+            None => Err(EINVAL),
+        }
+    }
+
+    fn queue_affinity(&self, index: u32) -> *const Cpumask {
+        match &*self.active.lock() {
+            Some(active) => active.affinity(index),
+            None => core::ptr::null(),
+        }
+    }
+
+    fn reset_queue(&self, dev: &Device, queue: &Virtqueue) -> Result {
+        self.active.lock().as_ref().ok_or(ENOENT)?.reset(dev, queue)
+    }
+
+    fn restart_queue(&self, _dev: &Device, queue: &Virtqueue) -> Result {
+        self.active.lock().as_ref().ok_or(ENOENT)?.restart(queue)
+    }
+}

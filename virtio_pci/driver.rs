@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The PCI driver: how devices are found, sleep, are reset and go.
+
+use super::{
+    device::VirtioDevice,
+    interface::Interface,
+    modern::Modern, //
+};
+use crate::{
+    kernel_ext::{
+        pci_device::{
+            self,
+            Enabled, //
+        },
+        pci_driver::{
+            Adapter,
+            FullDriver, //
+        }, //
+    },
+    virtio::transport::Registration,
+};
+
+use kernel::{
+    bindings,
+    dev_warn,
+    device::{
+        self,
+        Core, //
+    },
+    driver,
+    new_mutex,
+    pci,
+    prelude::*,
+    sync::{
+        Arc,
+        Mutex, //
+    },
+    ThisModule, //
+};
+
+kernel::pci_device_table!(
+    PCI_TABLE,
+    <PciDriver as pci::Driver>::IdInfo,
+    [(
+        // CAST: All bits are set in either width.
+        pci::DeviceId::from_id(pci::Vendor::REDHAT_QUMRANET, bindings::PCI_ANY_ID as u32),
+        ()
+    )]
+);
+
+/// The driver of virtio devices on the PCI bus.
+pub(super) struct PciDriver;
+
+/// A device on the virtio bus, by the interface that is used.
+enum Registered<'bound> {
+    Modern(Registration<'bound, VirtioDevice<'bound, Modern<'bound>>>),
+}
+
+/// Does the same to a device whatever its interface.
+macro_rules! with_device {
+    ($registered:expr, $device:ident => $do:expr) => {
+        match $registered {
+            Registered::Modern($device) => $do,
+        }
+    };
+}
+
+impl<'bound> Registered<'bound> {
+    /// Looks for an interface of a device and puts it on the virtio bus.
+    fn new(pci: &'bound pci::Device<Core<'_>>) -> Result<Self> {
+        let interface = Modern::new(pci)?;
+
+        pci_device::set_master(pci);
+        Ok(Self::Modern(register(pci, interface)?))
+    }
+}
+
+/// Puts a device on the virtio bus.
+fn register<'bound, I: Interface + 'bound>(
+    pci: &'bound pci::Device<Core<'_>>,
+    interface: I,
+) -> Result<Registration<'bound, VirtioDevice<'bound, I>>> {
+    let identity = interface.identity();
+    let device = VirtioDevice::new(pci, Arc::new(interface, GFP_KERNEL)?);
+
+    // SAFETY: `unbind` drops it, or else the driver core does when the driver is unbound.
+    unsafe { Registration::new(pci.as_ref(), identity, device) }
+}
+
+/// What a bound device carries. The device is taken off the virtio bus before it is disabled.
+#[pin_data]
+pub(super) struct Bound<'bound> {
+    /// There until `unbind`. The device's lock serialises its users.
+    #[pin]
+    registered: Mutex<Option<Registered<'bound>>>,
+    enabled: Enabled<'bound>,
+}
+
+impl Bound<'_> {
+    /// Takes the queues away from a device that is about to lose its state.
+    fn freeze(&self) -> Result {
+        if let Some(registered) = &*self.registered.lock() {
+            with_device!(registered, device => device.freeze())?;
+            self.enabled.disable();
+        }
+        Ok(())
+    }
+
+    /// The device is there again.
+    fn restore(&self, pci: &pci::Device<device::Bound>) -> Result {
+        if let Some(registered) = &*self.registered.lock() {
+            self.enabled.enable()?;
+            pci_device::set_master(pci);
+            with_device!(registered, device => device.restore())?;
+        }
+        Ok(())
+    }
+}
+
+impl pci::Driver for PciDriver {
+    type IdInfo = ();
+    type Data<'bound> = Bound<'bound>;
+    const ID_TABLE: pci::IdTable<()> = &PCI_TABLE;
+
+    fn probe<'bound>(
+        pci: &'bound pci::Device<Core<'_>>,
+        _info: Option<&'bound ()>,
+    ) -> impl PinInit<Bound<'bound>, Error> + 'bound {
+        pin_init::pin_init_scope(move || {
+            let enabled = Enabled::new(pci)?;
+            let registered = Registered::new(pci)?;
+
+            Ok(try_pin_init!(Bound {
+                registered <- new_mutex!(Some(registered)),
+                enabled,
+            }? Error))
+        })
+    }
+
+    fn unbind<'bound>(pci: &'bound pci::Device<Core<'_>>, this: Pin<&Bound<'bound>>) {
+        let registered = this.registered.lock().take();
+
+        if let Some(registered) = registered {
+            if !pci_device::is_present(pci) {
+                with_device!(&registered, device => device.break_queues());
+            }
+            drop(registered);
+        }
+        this.enabled.disable();
+    }
+}
+
+impl FullDriver for PciDriver {
+    fn suspend(pci: &pci::Device<device::Bound>, data: Pin<&Bound<'_>>) -> Result {
+        match pci_device::keeps_state(pci) {
+            true => Ok(()),
+            false => data.freeze(),
+        }
+    }
+
+    fn resume(pci: &pci::Device<device::Bound>, data: Pin<&Bound<'_>>) -> Result {
+        match pci_device::keeps_state(pci) {
+            true => Ok(()),
+            false => data.restore(pci),
+        }
+    }
+
+    fn freeze(_pci: &pci::Device<device::Bound>, data: Pin<&Bound<'_>>) -> Result {
+        data.freeze()
+    }
+
+    fn restore(pci: &pci::Device<device::Bound>, data: Pin<&Bound<'_>>) -> Result {
+        data.restore(pci)
+    }
+
+    fn prepare_reset(pci: &pci::Device<device::Bound>, data: Pin<&Bound<'_>>) {
+        let registered = data.registered.lock();
+        let Some(registered) = &*registered else {
+            return;
+        };
+
+        match with_device!(registered, device => device.prepare_reset()) {
+            Ok(()) => data.enabled.disable(),
+            Err(EOPNOTSUPP) => (),
+            Err(error) => dev_warn!(pci, "Reset prepare failure: {}", error.to_errno()),
+        }
+    }
+
+    fn finish_reset(pci: &pci::Device<device::Bound>, data: Pin<&Bound<'_>>) {
+        let registered = data.registered.lock();
+        let Some(registered) = &*registered else {
+            return;
+        };
+
+        if data.enabled.is_on() {
+            return;
+        }
+        let done = data.enabled.enable().and_then(|()| {
+            pci_device::set_master(pci);
+            with_device!(registered, device => device.finish_reset())
+        });
+
+        match done {
+            Ok(()) | Err(EOPNOTSUPP) => (),
+            Err(error) => dev_warn!(pci, "Reset done failure: {}", error.to_errno()),
+        }
+    }
+}
+
+/// The module itself.
+#[pin_data]
+pub(crate) struct VirtioPci {
+    #[pin]
+    driver: driver::Registration<Adapter<PciDriver>>,
+}
+
+impl kernel::InPlaceModule for VirtioPci {
+    fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            driver <- driver::Registration::new(c"virtio-pci", module),
+        }? Error)
+    }
+}

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The parts of `virtio_pci.ko`; the crate root says in which order to read them.
+
+mod caps;
+mod common;
+mod device;
+mod driver;
+mod interface;
+mod interrupts;
+mod modern;
+mod queues;
+mod regs;
+mod space;
+mod structures;
+mod vectors;
+
+pub(crate) use driver::VirtioPci;

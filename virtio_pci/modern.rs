@@ -1,0 +1,433 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The modern interface of a device (Virtio 1.4, 4.1.4): status, features, queues.
+
+use super::{
+    caps::{
+        Kind,
+        Need, //
+    },
+    common::Common,
+    interface::Interface,
+    regs,
+    space::Space,
+    structures::{
+        self,
+        Notifications, //
+    },
+    vectors, //
+};
+use crate::{
+    config::{
+        self,
+        Features, //
+    },
+    kernel_ext::{
+        pci_device,
+        pci_io::{
+            Mapping,
+            Regions,
+            Register, //
+        }, //
+    },
+    virtio::transport::{
+        ring::{
+            Ring,
+            Shape,
+            Virtqueue,
+            Wish,
+            MAX_SIZE, //
+        },
+        Device,
+        Identity,
+        SharedMemory, //
+    },
+};
+
+use kernel::{
+    dev_err,
+    dev_warn,
+    device::{
+        Bound,
+        Core, //
+    },
+    dma::{
+        Device as _,
+        DmaMask, //
+    },
+    io::poll::read_poll_timeout,
+    pci,
+    prelude::*,
+    time::Delta, //
+};
+
+/// `VIRTIO_F_NOTIFICATION_DATA`: notifications have 32 bits (Virtio 1.4, 6).
+const NOTIFICATION_DATA: config::FeatureBit = 38;
+
+/// `VIRTIO_F_RING_RESET`: queues can be reset one by one (Virtio 1.4, 6).
+pub(super) const RING_RESET: config::FeatureBit = 40;
+
+/// `DRIVER_OK` of the device status (Virtio 1.4, 2.1): the device may use its queues.
+const DRIVER_OK: u8 = 4;
+
+/// The status of a device that is gone.
+const GONE: u8 = 0xff;
+
+/// How long a device may take to reset.
+const RESET_PATIENCE: Delta = Delta::from_millis(10_000);
+
+/// How long a device may take to give a queue back.
+const QUEUE_PATIENCE: Delta = Delta::from_millis(1000);
+
+/// How often to look whether it has.
+const INTERVAL: Delta = Delta::from_millis(1);
+
+/// Where parts of a ring begin, in bytes: cache lines.
+const ALIGN: usize = 1 << kernel::bindings::L1_CACHE_SHIFT;
+
+/// The PCI ids of virtio devices; from [`MODERN_IDS`] on they say the type of the device.
+const IDS: core::ops::RangeInclusive<u16> = 0x1000..=0x107f;
+const MODERN_IDS: u16 = 0x1040;
+
+/// The structures that every device must have.
+const COMMON: Need = Need {
+    kind: Kind::Common,
+    min: regs::COMMON as u64,
+    align: 4,
+};
+const ISR: Need = Need {
+    kind: Kind::Isr,
+    min: 1,
+    align: 1,
+};
+const NOTIFY: Need = Need {
+    kind: Kind::Notify,
+    min: 2,
+    align: 2,
+};
+
+/// The one of those that have a configuration space.
+const DEVICE: Need = Need {
+    kind: Kind::Device,
+    min: 1,
+    align: 4,
+};
+
+/// The modern interface of a device.
+pub(super) struct Modern<'bound> {
+    pub(super) pci: &'bound pci::Device<Bound>,
+    identity: Identity,
+    pub(super) common: Common<'bound>,
+    isr: Mapping<'bound>,
+    notifications: Notifications<'bound>,
+    space: Option<Space<'bound>>,
+}
+
+impl<'bound> Modern<'bound> {
+    /// Looks for the interface in a device that is enabled, and says how far the device can reach.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` if the device has none; `EINVAL` if it makes no sense; `EBUSY` if something else
+    /// has its BARs; `ENOMEM`.
+    ///
+    /// # Context
+    ///
+    /// May sleep.
+    pub(super) fn new(pci: &'bound pci::Device<Core<'_>>) -> Result<Self> {
+        let identity = identity(pci)?;
+        let Some((common, _)) = structures::find(pci, COMMON)? else {
+            dev_err!(
+                pci,
+                "virtio_pci: only the legacy interface, which is not supported\n"
+            );
+            return Err(ENODEV);
+        };
+        let isr = structures::find(pci, ISR)?;
+        let notify = structures::find(pci, NOTIFY)?;
+        let (Some((isr, _)), Some((notify, multiplier))) = (isr, notify) else {
+            dev_err!(pci, "virtio_pci: missing capabilities\n");
+            return Err(EINVAL);
+        };
+
+        set_dma_masks(pci);
+        let device = structures::find(pci, DEVICE)?.map(|(place, _)| place);
+        let bars = [Some(common), Some(isr), Some(notify), device];
+        let bars = bars
+            .iter()
+            .flatten()
+            .fold(0, |bars, place| bars | 1 << place.bar);
+        let regions = Regions::new(pci, bars, c"virtio-pci-modern")?;
+
+        Ok(Self {
+            pci,
+            identity,
+            common: Common::new(structures::map(pci, &regions, common, regs::ALL_KNOWN)?),
+            isr: structures::map(pci, &regions, isr, 1)?,
+            notifications: Notifications::new(pci, &regions, notify, multiplier)?,
+            space: match device {
+                Some(place) => Some(Space::new(pci, &regions, place)?),
+                None => None,
+            },
+        })
+    }
+
+    /// Waits until a register of the selected queue reads 0.
+    fn wait_for_zero(&self, read: impl FnMut() -> Result<u16>) -> Result {
+        read_poll_timeout(read, |left| *left == 0, INTERVAL, QUEUE_PATIENCE)?;
+        Ok(())
+    }
+
+    /// Selects a queue for the registers that are about one.
+    fn select(&self, index: u32) -> Result {
+        self.common
+            .write(regs::QueueSelect, u16::try_from(index).map_err(|_| ENOENT)?);
+        Ok(())
+    }
+
+    /// Logs that negotiated features need more common configuration than there is.
+    fn too_short(&self, dev: &Device, feature: &str) -> Error {
+        dev_err!(
+            dev,
+            "virtio: common cfg size({}) does not match the feature {}\n",
+            self.common.length(),
+            feature
+        );
+        EINVAL
+    }
+}
+
+/// What kind of device has this PCI id (Virtio 1.4, 4.1.2).
+fn identity(pci: &pci::Device) -> Result<Identity> {
+    let id = pci.device_id();
+
+    if !IDS.contains(&id) {
+        return Err(ENODEV);
+    }
+    Ok(Identity {
+        device: match id.checked_sub(MODERN_IDS) {
+            Some(device) => device.into(),
+            None => pci.subsystem_device_id().into(),
+        },
+        vendor: pci.subsystem_vendor_id().into(),
+    })
+}
+
+/// Says how far the device can reach.
+fn set_dma_masks(pci: &pci::Device<Core<'_>>) {
+    // SAFETY: Nothing has been allocated or mapped for the device yet.
+    let set = unsafe { pci.dma_set_mask_and_coherent(DmaMask::new::<64>()) };
+    // SAFETY: As above.
+    let set = set.or_else(|_| unsafe { pci.dma_set_mask_and_coherent(DmaMask::new::<32>()) });
+
+    if set.is_err() {
+        dev_warn!(
+            pci,
+            "Failed to enable 64-bit or 32-bit DMA.  Trying to continue, but this might not work.\n"
+        );
+    }
+}
+
+impl<'bound> Interface for Modern<'bound> {
+    type Bell = Register<'bound>;
+
+    fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    fn has_config(&self) -> bool {
+        self.space.is_some()
+    }
+
+    fn read_config(&self, offset: usize, bytes: &mut [u8]) -> Result {
+        self.space.as_ref().ok_or(EINVAL)?.read(offset, bytes)
+    }
+
+    fn write_config(&self, offset: usize, bytes: &[u8]) -> Result {
+        self.space.as_ref().ok_or(EINVAL)?.write(offset, bytes)
+    }
+
+    fn generation(&self) -> u32 {
+        self.common.read(regs::ConfigGeneration).into()
+    }
+
+    fn status(&self) -> u8 {
+        self.common.read(regs::Status)
+    }
+
+    fn set_status(&self, status: u8) {
+        self.common.write(regs::Status, status);
+    }
+
+    fn reset(&self) {
+        self.common.write(regs::Status, 0);
+        let status = read_poll_timeout(
+            || Ok(self.status()),
+            |status| matches!(*status, 0 | GONE),
+            INTERVAL,
+            RESET_PATIENCE,
+        );
+
+        match status {
+            Ok(0) => (),
+            _ if !pci_device::is_present(self.pci) => dev_err!(self.pci, "the device is gone\n"),
+            _ => dev_err!(self.pci, "the device does not reset\n"),
+        }
+    }
+
+    fn offered_features(&self) -> Features {
+        let words = core::array::from_fn(|half: usize| {
+            // CAST: There are two halves.
+            let select = 2 * half as u32;
+            let [low, high] = [select, select + 1].map(|select| {
+                self.common.write(regs::DeviceFeatureSelect, select);
+                u64::from(self.common.read(regs::DeviceFeature))
+            });
+
+            high << 32 | low
+        });
+
+        Features::from_words(words)
+    }
+
+    fn own_features(&self) -> Features {
+        Features::of(&[RING_RESET])
+    }
+
+    fn accept_features(&self, dev: &Device, features: Features) -> Result {
+        if !features.has(config::VERSION_1) {
+            dev_err!(
+                dev,
+                "virtio: device uses modern interface but does not have VIRTIO_F_VERSION_1\n"
+            );
+            return Err(EINVAL);
+        }
+        if features.has(RING_RESET) && !self.common.has(regs::QueueReset) {
+            return Err(self.too_short(dev, "VIRTIO_F_RING_RESET"));
+        }
+        for (select, word) in (0..).step_by(2).zip(features.words()) {
+            self.common.write(regs::DriverFeatureSelect, select);
+            // CAST: The low half.
+            self.common.write(regs::DriverFeature, word as u32);
+            self.common.write(regs::DriverFeatureSelect, select + 1);
+            // CAST: The high half.
+            self.common.write(regs::DriverFeature, (word >> 32) as u32);
+        }
+        Ok(())
+    }
+
+    fn shared_memory(&self, id: u8) -> Option<SharedMemory> {
+        structures::shared_memory(self.pci, id)
+    }
+
+    fn interrupt_status(&self) -> u8 {
+        // It has the byte: it was mapped.
+        self.isr.get8(0).unwrap_or(0)
+    }
+
+    fn msix_changed(&self, _enabled: bool) {}
+
+    fn set_config_vector(&self, vector: u16) -> u16 {
+        self.common.write(regs::ConfigVector, vector);
+        self.common.read(regs::ConfigVector)
+    }
+
+    fn make_ring(&self, dev: &Device, index: u32, wish: &Wish) -> Result<Ring<Self::Bell>> {
+        if index >= self.common.read(regs::NumQueues).into() {
+            return Err(EINVAL);
+        }
+        self.select(index)?;
+        let size = u32::from(self.common.read(regs::QueueSize));
+
+        if size == 0 || self.common.read(regs::QueueEnable) != 0 {
+            return Err(ENOENT);
+        }
+        if size > MAX_SIZE {
+            dev_err!(
+                self.pci,
+                "queue {} cannot have {} descriptors\n",
+                index,
+                size
+            );
+            return Err(EINVAL);
+        }
+        let offset = self.common.read(regs::QueueNotifyOff);
+        let width = match dev.has(NOTIFICATION_DATA) {
+            true => 4,
+            false => 2,
+        };
+        let bell = self.notifications.register(index, offset, width)?;
+        let shape = Shape {
+            size,
+            align: ALIGN,
+            may_shrink: true,
+        };
+
+        Ring::with_bell(dev, index, shape, wish, bell)
+    }
+
+    fn describe(&self, queue: &Virtqueue, vector: u16) -> Result {
+        let common = &self.common;
+
+        self.select(queue.index())?;
+        common.write(regs::QueueSize, u16::try_from(queue.size())?);
+        common.write_halves(regs::QueueDescLow, regs::QueueDescHigh, queue.descriptors());
+        common.write_halves(
+            regs::QueueDriverLow,
+            regs::QueueDriverHigh,
+            queue.driver_area(),
+        );
+        common.write_halves(
+            regs::QueueDeviceLow,
+            regs::QueueDeviceHigh,
+            queue.device_area(),
+        );
+        if vector != vectors::NONE {
+            common.write(regs::QueueVector, vector);
+            if common.read(regs::QueueVector) == vectors::NONE {
+                return Err(EBUSY);
+            }
+        }
+        Ok(())
+    }
+
+    fn enable(&self, queue: &Virtqueue) {
+        if self.select(queue.index()).is_ok() {
+            self.common.write(regs::QueueEnable, 1);
+        }
+    }
+
+    fn retire(&self, queue: &Virtqueue, msix: bool) -> bool {
+        if msix && self.select(queue.index()).is_ok() {
+            self.common.write(regs::QueueVector, vectors::NONE);
+            // The write has arrived when this is read.
+            self.common.read(regs::QueueVector);
+        }
+        // A device that is gone does not use memory.
+        self.status() & DRIVER_OK == 0 || !pci_device::is_present(self.pci)
+    }
+
+    fn reset_queue(&self, dev: &Device, queue: &Virtqueue) -> Result {
+        if !dev.has(RING_RESET) {
+            return Err(ENOENT);
+        }
+        self.select(queue.index())?;
+        self.common.try_write(regs::QueueReset, 1)?;
+        self.wait_for_zero(|| self.common.try_read(regs::QueueReset))
+            .and_then(|()| self.wait_for_zero(|| Ok(self.common.read(regs::QueueEnable))))
+            .map_err(|_| {
+                dev_err!(
+                    self.pci,
+                    "the device does not reset queue {}\n",
+                    queue.index()
+                );
+                EIO
+            })
+    }
+
+    fn is_queue_reset(&self, queue: &Virtqueue) -> bool {
+        self.select(queue.index()).is_ok()
+            && self.common.try_read(regs::QueueReset) == Ok(0)
+            && self.common.read(regs::QueueEnable) == 0
+    }
+}
