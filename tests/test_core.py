@@ -124,10 +124,10 @@ class Fake:
         self.guest = guest
 
     def steps(self, lie: int = 0, meanwhile: str = "true") -> list[str]:
-        """Loads the module, runs a script, removes the module, and returns what was done, and what the core had to say."""
+        """Loads the module, runs a script, removes the module, and returns what was done, and what virtio had to say."""
         result = self.guest.run(f"dmesg -c >/dev/null; modprobe virtio_fake lie={lie}; {meanwhile}; rmmod virtio_fake; dmesg")
-        lines = [line.removeprefix("virtio_fake: > ") for line in result.out.splitlines()]
-        return [line for line in lines if "loading out-of-tree" not in line]
+        lines = [line for line in result.out.splitlines() if line.startswith("virtio") and "loading out-of-tree" not in line]
+        return [line.removeprefix("virtio_fake: > ") for line in lines]
 
 
 @pytest.fixture(scope="module")
