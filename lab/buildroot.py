@@ -71,7 +71,7 @@ def _make(folder: Path, step: Step) -> dict:
         raise LabError("the keys of Debian's archive are missing. As root: apt-get install debian-archive-keyring")
     wanted = packages()
     step.run(_mmdebstrap(folder / "root", wanted), paths.cache() / "logs" / f"{folder.name}.log",
-             "installing Debian packages", counted=r"^(Unpacking|Setting up) ", unit="package steps", expected=1010,
+             "installing Debian packages", counted=r"^(Unpacking|Setting up) ", unit="package steps", expected=1050,
              hints=HINTS)
     return {"versions": _versions(folder / "root")}
 
