@@ -1,4 +1,4 @@
-"""A balloon whose driver or device goes away: all pages come home, nothing is left behind."""
+"""A balloon whose driver or device goes away: all pages come home, nothing is left behind. And one whose device is only reset."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 
 import pytest
-from balloon_books import PROGRAMS, Books, driver_log, host_pages, inflate, settle, total_kib, use_memory
+from balloon_books import MIB, PROGRAMS, Books, driver_log, host_pages, inflate, settle, total_kib, use_memory
 from lab.guest import BALLOON_ID, ROOT_PORT, Guest
 
 Factory = Callable[..., Guest]
@@ -89,3 +89,27 @@ def test_hot_unplug(guests: Factory, kernel: str, driver: str) -> None:
         guest.set_target(target)
         settle(guest, target, total)
     assert driver_log(guest) == []
+
+
+@pytest.mark.c_differs("does not hear of the reset, and goes on with queues that the device has forgotten")
+def test_function_level_reset(guests: Factory, kernel: str, driver: str) -> None:
+    """If this fails a reset of the device through its bus leaves a balloon that never changes any more, or loses what was on its way."""
+    guest = guests(kernel=kernel, driver=driver, memory_mib=512, swap_mib=0, root_port=True).start()
+    total = total_kib(guest)
+    reset = "echo 1 >$(readlink -f /sys/bus/virtio/devices/virtio0/..)/reset"
+    inflate(guest, 60, total)
+    pages = host_pages(guest)
+    mark = guest.mark()
+    guest.run(reset)
+    settle(guest, 60, total)
+    assert guest.traffic(mark).pages == 0 and host_pages(guest) == pages
+    inflate(guest, 20, total)
+    assert driver_log(guest) == [f"virtio_balloon virtio0: held {60 * MIB} pages through a reset"]
+
+    pick = random.Random(4)
+    for target in (200, 4, 160, 0):
+        guest.set_target(target)
+        for _ in range(3):
+            guest.run(f"usleep {pick.randrange(100_000)}; {reset}")
+        settle(guest, target, total)
+        assert len(host_pages(guest)) == target * MIB

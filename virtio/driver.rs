@@ -56,7 +56,8 @@ use kernel::{
 /// The order of calls for one device is [`validate`](Self::validate), [`probe`](Self::probe),
 /// [`live`](Self::live), then any of the others, and at last [`unbind`](Self::unbind). The driver's
 /// data is dropped after that. System sleep puts a [`freeze`](Self::freeze), a
-/// [`restore`](Self::restore) and another `live` in between.
+/// [`restore`](Self::restore) and another `live` in between, a reset of the device by its bus a
+/// [`prepare_reset`](Self::prepare_reset), a `restore` and another `live`.
 ///
 /// [`thread`](Self::thread) and the callbacks of [`Registration`](Self::Registration) run beside
 /// them from the time the device is live until just before `unbind`.
@@ -192,6 +193,22 @@ pub trait Driver {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
+    /// The transport's bus is about to reset the device, which stays where it is: delete the queues.
+    /// [`Self::restore`] and [`Self::live`] follow when that was done.
+    ///
+    /// A driver without this is not told of such resets.
+    ///
+    /// # Errors
+    ///
+    /// Any error is logged by the transport, which resets the device all the same.
+    ///
+    /// # Context
+    ///
+    /// May sleep; the driver's threads go on.
+    fn prepare_reset(_dev: &Device<Core<'_>>, _data: Pin<&Self::Data<'_>>) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
     /// A system sleep transition takes a step; see [`Phase`] for the order.
     ///
     /// # Errors
@@ -270,6 +287,10 @@ unsafe impl<T: Driver> driver::RegistrationOps for Adapter<T> {
             drv.config_changed = T::HAS_CONFIG_CHANGED.then_some(Self::config_changed_callback);
             drv.freeze = Some(Self::freeze_callback);
             drv.restore = Some(Self::restore_callback);
+            if T::HAS_PREPARE_RESET && T::HAS_RESTORE {
+                drv.reset_prepare = Some(Self::reset_prepare_callback);
+                drv.reset_done = Some(Self::restore_callback);
+            }
         }
 
         // SAFETY: The caller keeps the structure pinned until `unregister`.
@@ -501,6 +522,16 @@ impl<T: Driver> Adapter<T> {
             }
             Ok(0)
         })
+    }
+
+    /// # Safety
+    ///
+    /// As for [`Self::shutdown_callback`].
+    unsafe extern "C" fn reset_prepare_callback(vdev: *mut bindings::virtio_device) -> c_int {
+        // SAFETY: By the requirements above.
+        let (dev, bundle) = unsafe { Self::core(vdev) };
+
+        from_result(|| T::prepare_reset(dev, bundle.data()).map(|()| 0))
     }
 
     /// # Safety

@@ -160,6 +160,11 @@ impl Driver for BalloonDriver {
         Balloon::new(dev)
     }
 
+    fn live(_dev: &Device<Core<'_>>, data: Pin<&Balloon<'_>>) {
+        data.informer.go_live();
+        data.engine.finish_reset();
+    }
+
     fn thread(
         _dev: &Device<Bound>,
         data: Pin<&Balloon<'_>>,
@@ -208,6 +213,11 @@ impl Driver for BalloonDriver {
 
     fn restore(_dev: &Device<Core<'_>>, data: Pin<&Balloon<'_>>) -> Result {
         data.reconnect()
+    }
+
+    fn prepare_reset(dev: &Device<Core<'_>>, data: Pin<&Balloon<'_>>) -> Result {
+        data.engine.begin_reset();
+        Self::freeze(dev, data)
     }
 
     fn sleep(_dev: &Device<Core<'_>>, data: Pin<&Balloon<'_>>, phase: Phase) -> Result {

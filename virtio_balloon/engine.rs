@@ -76,6 +76,8 @@ pub(super) enum Phase {
     Running,
     /// A sleep transition is under way.
     Frozen,
+    /// The bus is resetting the device.
+    Resetting,
     /// The driver is being unbound, or was shut down.
     Ended,
 }

@@ -25,6 +25,7 @@ use crate::{
 
 use kernel::{
     device::Bound,
+    new_mutex,
     prelude::*,
     sync::{
         atomic::{
@@ -32,7 +33,8 @@ use kernel::{
             Full,
             Release, //
         },
-        Arc, //
+        Arc,
+        Mutex, //
     },
     time::Msecs, //
 };
@@ -77,6 +79,9 @@ impl Bell {
 #[pin_data]
 pub(super) struct Informer<'a> {
     shared: Arc<Shared>,
+    /// Whether the device is live; locked while it is worked with.
+    #[pin]
+    live: Mutex<bool>,
     #[pin]
     stats: Stats<'a>,
     #[pin]
@@ -100,6 +105,7 @@ impl<'a> Informer<'a> {
             stats <- Stats::new(dev, shared.clone(), queues.stats),
             hints <- Hints::new(dev, shared.clone(), queues.hints),
             reports <- Reports::new(dev, shared.clone(), queues.reports),
+            live <- new_mutex!(false),
             shared,
         }? Error)
     }
@@ -116,7 +122,9 @@ impl<'a> Informer<'a> {
     /// Does what there is to do; returns after how many milliseconds to look again, if that is not
     /// to wait for the bell.
     fn step(&self) -> Option<Msecs> {
-        if self.shared.is_ended() {
+        let live = self.live.lock();
+
+        if !*live || self.shared.is_ended() {
             return None;
         }
         let times = [self.stats.step(), self.hints.step(), self.reports.step()];
@@ -124,18 +132,29 @@ impl<'a> Informer<'a> {
         times.into_iter().flatten().min()
     }
 
+    /// The device is live: begins to serve it.
+    ///
+    /// # Context
+    ///
+    /// May sleep.
+    pub(super) fn go_live(&self) {
+        *self.live.lock() = true;
+        self.shared.info.ring();
+    }
+
     /// Takes everything back from the device by a reset.
     ///
     /// # Context
     ///
-    /// May sleep. The thread is frozen or has ended.
+    /// May sleep.
     pub(super) fn disconnect(&self) {
+        *self.live.lock() = false;
         self.stats.disconnect();
         self.hints.disconnect();
         self.reports.disconnect();
     }
 
-    /// Begins anew on a device that was reset; the bell must ring when it is live.
+    /// Begins anew on a device that was reset; [`Self::go_live`] must follow.
     ///
     /// # Errors
     ///

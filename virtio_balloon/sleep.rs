@@ -7,6 +7,8 @@
 //! them back, by its own books alone.
 //!
 //! The thread is frozen through all of this, and nothing here waits for it or for the device.
+//!
+//! A reset of the device by its bus is the same without an image, and with a thread that runs.
 
 use super::{
     engine::{
@@ -47,7 +49,8 @@ impl<'a> Engine<'a> {
         match phase {
             pm::Phase::Suspend | pm::Phase::Freeze | pm::Phase::Poweroff => {
                 figures.freeze_ns.set(0);
-                self.quiesce();
+                self.quiesce(Phase::Frozen);
+                self.note_transition(Transition::Frozen, true);
                 figures.freeze_ns.add_elapsed(start);
             }
             pm::Phase::FreezeNoirq => self.detector.arm(),
@@ -62,7 +65,7 @@ impl<'a> Engine<'a> {
             }
             pm::Phase::Restore => {
                 match self.detector.is_resumed() {
-                    true => self.wake_up_elsewhere(),
+                    true => self.meet_device("resume"),
                     false => self.go_on("an abandoned hibernation"),
                 }
                 figures.restore_ns.add_elapsed(start);
@@ -71,19 +74,30 @@ impl<'a> Engine<'a> {
         Ok(())
     }
 
+    /// The bus is about to reset the device.
+    pub(super) fn begin_reset(&self) {
+        self.quiesce(Phase::Resetting);
+    }
+
+    /// The device is live. If the bus had reset it, goes on with what it has left of the balloon.
+    pub(super) fn finish_reset(&self) {
+        if self.state.lock().phase == Phase::Resetting {
+            self.meet_device("a reset");
+        }
+    }
+
     /// Makes no request from now on, and ends the waiting of migrations.
     ///
     /// A resumed kernel compares what the device was told with what it finds there: it must have
     /// been told all.
-    fn quiesce(&self) {
+    fn quiesce(&self, phase: Phase) {
         let mut st = self.state.lock();
 
         self.reap(&mut st);
         self.tell_actual(&mut st);
 
         self.detector.disarm();
-        st.phase = Phase::Frozen;
-        self.note_transition(Transition::Frozen, true);
+        st.phase = phase;
         drop(st);
         self.shared.wake();
     }
@@ -122,8 +136,8 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// Goes on in a kernel that runs out of an image, on whatever device it finds there.
-    fn wake_up_elsewhere(&self) {
+    /// Goes on after `what`, on a device of which all that is known is what it says.
+    fn meet_device(&self, what: &str) {
         // Fails only if there is no configuration space, and then `probe` would have, too.
         let actual = self.dev.read(&ACTUAL).unwrap_or(0);
         let mut st = self.state.lock();
@@ -134,13 +148,13 @@ impl<'a> Engine<'a> {
         if told_all && (told == 0 || actual == told) {
             drop(st);
             // The device is the one that we left, or we left it with nothing that it had agreed to.
-            return self.go_on("resume");
+            return self.go_on(what);
         }
         if actual == 0 && told != 0 {
             let returned = self.take_back(&mut st);
             self.restart(&mut st);
             self.note_transition(Transition::Returned, false);
-            dev_info!(self.dev, "returned {returned} pages after resume\n");
+            dev_info!(self.dev, "returned {returned} pages after {what}\n");
         } else {
             Self::prepare_to_drain(&mut st);
             self.restart(&mut st);
@@ -175,7 +189,7 @@ impl<'a> Engine<'a> {
 
     /// Sends what a reset interrupted, says how large the balloon is, and lets the thread go on.
     fn restart(&self, st: &mut State<'a>) {
-        if st.phase == Phase::Frozen {
+        if matches!(st.phase, Phase::Frozen | Phase::Resetting) {
             st.phase = Phase::Running;
         }
         st.wanted = None;
