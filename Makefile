@@ -7,7 +7,7 @@ PYTHON ?= python3
 # What the command line may set; the lab reads it from the environment.
 export KDIR OUT LLVM RELEASE KERNEL TESTS PYTEST_ARGS PROFILE BENCH_ARGS ACCEL LAB_CACHE LINUX_SOURCE DEBIAN_MIRROR
 
-TARGETS := modules stock-modules demo bench-balloon bench-ring bench-rng bench-mmio test test-long test-debug lint rustfmt rustdoc doctor shell update clean distclean
+TARGETS := modules stock-modules demo bench-balloon bench-ring bench-rng bench-mmio bench-pci test test-long test-debug lint rustfmt rustdoc doctor shell update clean distclean
 
 .PHONY: help $(TARGETS)
 
@@ -21,6 +21,7 @@ bench-balloon:	## measure the balloon driver beside C's: [KERNEL=stock] [PROFILE
 bench-ring:	## measure virtio_ring beside C's: [PROFILE=1: by function]
 bench-rng:	## measure the sample driver beside C's: [KERNEL=stock] [PROFILE=1: by function]
 bench-mmio:	## measure virtio_mmio beside C's: [PROFILE=1: by function]
+bench-pci:	## measure virtio_pci, and all modules together, beside C's: [PROFILE=1: by function]
 test:		## run the tests on both kernels: [TESTS=<files>] [PYTEST_ARGS=<options>] [ACCEL=tcg]
 test-long:	## run the tests and the long ones
 test-debug:	## run the tests under KASAN, lockdep and kmemleak, with allocations that fail

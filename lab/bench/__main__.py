@@ -1,4 +1,4 @@
-"""`python3 -m lab.bench balloon|ring|rng|mmio [--kernel NAME] [--only PART] [--profile]`: prints a table, leaves JSON, SVG and profile in build/bench/."""
+"""`python3 -m lab.bench balloon|ring|rng|mmio|pci [--kernel NAME] [--only PART] [--profile]`: prints a table, leaves JSON, SVG and profile in build/bench/."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import time
 from lab.guest import GuestError, facts
 from lab.guest.logs import ROOT
 
-from . import balloon, mmio, plot, results, ring, rng
+from . import balloon, mmio, pci, plot, results, ring, rng
 from .profile import Profile
 
-BENCHES = {"balloon": balloon, "ring": ring, "rng": rng, "mmio": mmio}
+BENCHES = {"balloon": balloon, "ring": ring, "rng": rng, "mmio": mmio, "pci": pci}
 
 
 def main() -> int:
