@@ -134,7 +134,7 @@ impl<I: Interface> Drop for Queue<I> {
                 "the device does not give queue {} back, its memory is lost\n",
                 ring.index()
             );
-            core::mem::forget(ring);
+            ring.leak();
         }
     }
 }
@@ -179,11 +179,18 @@ impl<'bound, I: Interface + 'bound> Active<'bound, I> {
         for policy in Policy::ALL {
             let affinity = wanted.affinity().filter(|_| policy.has_own());
             let count = Sharing::count(policy, requests.iter().map(Request::need));
-            let made = Msix::new(pci, interface, count, affinity)
-                .and_then(|msix| Self::with_vectors(interface, dev, &requests, policy, msix));
+            let msix = match Msix::new(pci, interface, count, affinity) {
+                Ok(msix) => msix,
+                Err(reason) => {
+                    error = reason;
+                    continue;
+                }
+            };
 
-            match made {
+            match Self::with_vectors(interface, dev, &requests, policy, msix) {
                 Ok(active) => return Ok(active.enabled()),
+                // The device does not have such a queue, whatever its vectors.
+                Err(reason @ (ENOENT | EINVAL | E2BIG)) => return Err(reason),
                 Err(reason) => error = reason,
             }
         }

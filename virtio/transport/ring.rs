@@ -25,7 +25,11 @@ use core::{
         null_mut,
         NonNull, //
     },
-    slice, //
+    slice,
+    sync::atomic::{
+        AtomicBool,
+        Ordering, //
+    }, //
 };
 use kernel::{
     prelude::*,
@@ -144,13 +148,15 @@ pub struct Shape {
     pub may_shrink: bool,
 }
 
-/// A virtqueue that this owns, and what it takes to notify the device; dropping it deletes it.
+/// A virtqueue that this owns, and what it takes to notify the device; dropping it deletes it,
+/// unless that is lost.
 ///
 /// # Invariants
 ///
 /// The queue is not deleted. If `B` is an [`IoAddress`], `priv` of the queue is that address.
 pub struct Ring<B = ()> {
     queue: NonNull<Virtqueue>,
+    lost: AtomicBool,
     _bell: B,
 }
 
@@ -174,7 +180,11 @@ impl Ring {
         let queue = unsafe { create(device, index, shape, wish, notify) }?;
 
         // INVARIANT: The queue was made above.
-        Ok(Self { queue, _bell: () })
+        Ok(Self {
+            queue,
+            lost: AtomicBool::new(false),
+            _bell: (),
+        })
     }
 }
 
@@ -210,14 +220,19 @@ impl<B: IoAddress> Ring<B> {
         // SAFETY: The queue was made above and nobody else has it.
         unsafe { (*queue.as_ref().0.get()).priv_ = bell.address() };
         // INVARIANT: The queue was made above, and its `priv` is the address.
-        Ok(Self { queue, _bell: bell })
+        Ok(Self {
+            queue,
+            lost: AtomicBool::new(false),
+            _bell: bell,
+        })
     }
 }
 
 impl<B> Ring<B> {
-    /// Gives the queue's memory up for good: the device may still use it.
-    pub fn leak(self) {
-        core::mem::forget(self);
+    /// Gives the queue's memory up for good: the device may still use it. What it takes to notify
+    /// the device goes all the same when this is dropped.
+    pub fn leak(&self) {
+        self.lost.store(true, Ordering::Relaxed);
     }
 }
 
@@ -233,6 +248,9 @@ impl<B> Deref for Ring<B> {
 
 impl<B> Drop for Ring<B> {
     fn drop(&mut self) {
+        if *self.lost.get_mut() {
+            return;
+        }
         // SAFETY: By the type invariant; the owner sees to it that neither driver nor device uses
         // it. What notifies the device goes after it.
         unsafe { bindings::vring_del_virtqueue(self.queue.as_ptr().cast()) };
