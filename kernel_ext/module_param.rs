@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Module parameters that may be given several times, and that can be read in sysfs.
+//! Module parameters that may be given several times, or are on or off, and that can be read in
+//! sysfs.
 //!
 //! The kernel crate has parameters with one value each, which cannot be read. C header:
 //! `include/linux/moduleparam.h`.
@@ -9,7 +10,11 @@ use core::{
     cell::UnsafeCell,
     fmt,
     marker::PhantomData,
-    slice, //
+    slice,
+    sync::atomic::{
+        AtomicBool,
+        Ordering, //
+    }, //
 };
 use kernel::{
     bindings,
@@ -153,14 +158,53 @@ impl<T: Parameter> Ops<T> {
     }
 }
 
-/// Declares a parameter that root may read in sysfs, of a module made with `module!` in the same
+/// A parameter that is on or off, which the kernel's own functions for a `bool` set; for a
+/// `static`, see [`module_parameter`].
+#[repr(transparent)]
+pub struct Flag(AtomicBool);
+
+impl Flag {
+    /// A parameter that was not given yet.
+    pub const fn off() -> Self {
+        Self(AtomicBool::new(false))
+    }
+
+    /// Tells whether it is on.
+    pub fn is_on(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Declares a parameter that can be read in sysfs, of a module made with `module!` in the same
 /// crate: its state, its name as a loaded module's and its name as a built-in one's.
+///
+/// Only root may read a [`Parameter`], which is read, when built in, together with the
+/// initialisation of devices. A `bool` is a [`Flag`], with the mode of its file, which must not
+/// allow writing.
 macro_rules! module_parameter {
+    ($(#[$doc:meta])* $state:ident: bool, $name:literal, $builtin:literal, $mode:literal) => {
+        $(#[$doc])*
+        static $state: $crate::kernel_ext::module_param::Flag =
+            $crate::kernel_ext::module_param::Flag::off();
+
+        $crate::kernel_ext::module_param::module_parameter! {
+            @entry $state, $name, $builtin, &raw const ::kernel::bindings::param_ops_bool, $mode, -1
+        }
+    };
     ($(#[$doc:meta])* $state:ident: $type:ty = $init:expr, $name:literal, $builtin:literal) => {
         $(#[$doc])*
         static $state: $crate::kernel_ext::module_param::Cell<$type> =
             $crate::kernel_ext::module_param::Cell::new($init);
 
+        $crate::kernel_ext::module_param::module_parameter! {
+            @entry $state, $name, $builtin,
+            &$crate::kernel_ext::module_param::Ops::<$type>::TABLE, 0o400, 6
+        }
+    };
+    (
+        @entry $state:ident, $name:literal, $builtin:literal,
+        $ops:expr, $mode:literal, $level:literal
+    ) => {
         const _: () = {
             #[link_section = "__param"]
             #[used(compiler)]
@@ -173,10 +217,9 @@ macro_rules! module_parameter {
                     mod_: ::core::ptr::addr_of_mut!(::kernel::bindings::__this_module),
                     #[cfg(not(MODULE))]
                     mod_: ::core::ptr::null_mut(),
-                    ops: &$crate::kernel_ext::module_param::Ops::<$type>::TABLE,
-                    perm: 0o400,
-                    // When built in: together with the initialisation of devices.
-                    level: 6,
+                    ops: $ops,
+                    perm: $mode,
+                    level: $level,
                     flags: 0,
                     __bindgen_anon_1: ::kernel::bindings::kernel_param__bindgen_ty_1 {
                         arg: ::core::ptr::from_ref(&$state).cast_mut().cast(),
