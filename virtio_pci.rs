@@ -7,14 +7,15 @@
 //! 1. `virtio_pci/caps.rs`: the capabilities that say where a device has its registers, and what
 //!    is checked before any of it is mapped; `regs.rs`: the registers of the common configuration.
 //! 2. `virtio_pci/interface.rs`: what the modern and the legacy interface of a device have in
-//!    common; `modern.rs`: the modern one.
+//!    common; `modern.rs`: the modern one; `legacy_regs.rs` and `legacy.rs`: the legacy one;
+//!    `choice.rs`: which one is used.
 //! 3. `virtio_pci/device.rs`: what the core wants of a device; `queues.rs`: its virtqueues;
 //!    `vectors.rs`: which interrupt serves which queue; `interrupts.rs`: the handlers.
 //! 4. `virtio_pci/driver.rs`: how devices are found, sleep and are reset.
 //!
-//! `caps.rs`, `regs.rs` and `vectors.rs` use only `core`; a host runs their tests. Below all this
-//! are `virtio/transport.rs`, what transports have in common, and `kernel_ext/`, which wraps what
-//! the kernel crate lacks.
+//! `caps.rs`, `regs.rs`, `legacy_regs.rs` and `vectors.rs` use only `core`; a host runs their
+//! tests. Below all this are `virtio/transport.rs`, what transports have in common, and
+//! `kernel_ext/`, which wraps what the kernel crate lacks.
 //!
 //! # The device is not trusted
 //!
@@ -30,6 +31,8 @@ pub mod kernel_ext {
     pub mod irq_handler;
     pub mod irq_vectors;
     pub mod modinfo;
+    #[cfg(CONFIG_VIRTIO_PCI_LEGACY)]
+    pub mod module_param;
     pub mod pci_cap;
     pub mod pci_device;
     pub mod pci_driver;

@@ -242,19 +242,19 @@ impl<'m, const SIZE: usize> IoBase<'m> for &'m Mapping<'_, SIZE> {
 /// # Invariants
 ///
 /// `address` and the `length` bytes from there on are in the range.
-pub struct Register<'a> {
+pub struct Register<'a, const SIZE: usize = 0> {
     address: *mut c_void,
     length: usize,
-    _mapping: Arc<Mapping<'a>>,
+    _mapping: Arc<Mapping<'a, SIZE>>,
 }
 
-impl<'a> Register<'a> {
+impl<'a, const SIZE: usize> Register<'a, SIZE> {
     /// The register of `length` bytes at `offset`.
     ///
     /// # Errors
     ///
     /// `EINVAL` if it is not all in the range.
-    pub fn new(mapping: Arc<Mapping<'a>>, offset: usize, length: usize) -> Result<Self> {
+    pub fn new(mapping: Arc<Mapping<'a, SIZE>>, offset: usize, length: usize) -> Result<Self> {
         // INVARIANT: `place` has looked.
         Ok(Self {
             address: mapping.place(offset, length)?,
@@ -265,7 +265,7 @@ impl<'a> Register<'a> {
 }
 
 // SAFETY: By the type invariant; the mapping stays as long as the value.
-unsafe impl IoAddress for Register<'_> {
+unsafe impl<const SIZE: usize> IoAddress for Register<'_, SIZE> {
     fn address(&self) -> *mut c_void {
         self.address
     }
@@ -276,10 +276,10 @@ unsafe impl IoAddress for Register<'_> {
 }
 
 // SAFETY: A register can be used by any thread.
-unsafe impl Send for Register<'_> {}
+unsafe impl<const SIZE: usize> Send for Register<'_, SIZE> {}
 
 // SAFETY: As above.
-unsafe impl Sync for Register<'_> {}
+unsafe impl<const SIZE: usize> Sync for Register<'_, SIZE> {}
 
 /// Registers in a [`Mapping`].
 ///

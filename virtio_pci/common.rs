@@ -17,15 +17,12 @@ use kernel::{
     prelude::*, //
 };
 
-/// The registers of the common configuration.
-type Registers<'bound> = Mapping<'bound, { regs::COMMON }>;
-
 /// The common configuration of a device.
-pub(super) struct Common<'bound>(Registers<'bound>);
+pub(super) struct Common<'bound>(Mapping<'bound, { regs::COMMON }>);
 
 impl<'bound> Common<'bound> {
     /// The one that is mapped there.
-    pub(super) fn new(registers: Registers<'bound>) -> Self {
+    pub(super) fn new(registers: Mapping<'bound, { regs::COMMON }>) -> Self {
         Self(registers)
     }
 
@@ -91,44 +88,44 @@ impl<'bound> Common<'bound> {
 /// The width of a register.
 pub(super) trait Width: Sized {
     /// Reads the one at `offset`, which must be known when this is compiled.
-    fn read(registers: &Registers<'_>, offset: usize) -> Self;
+    fn read<const SIZE: usize>(registers: &Mapping<'_, SIZE>, offset: usize) -> Self;
 
     /// Writes the one at `offset`, which must be known when this is compiled.
-    fn write(self, registers: &Registers<'_>, offset: usize);
+    fn write<const SIZE: usize>(self, registers: &Mapping<'_, SIZE>, offset: usize);
 }
 
 impl Width for u8 {
     #[inline(always)]
-    fn read(registers: &Registers<'_>, offset: usize) -> Self {
+    fn read<const SIZE: usize>(registers: &Mapping<'_, SIZE>, offset: usize) -> Self {
         registers.read8(offset)
     }
 
     #[inline(always)]
-    fn write(self, registers: &Registers<'_>, offset: usize) {
+    fn write<const SIZE: usize>(self, registers: &Mapping<'_, SIZE>, offset: usize) {
         registers.write8(self, offset);
     }
 }
 
 impl Width for u16 {
     #[inline(always)]
-    fn read(registers: &Registers<'_>, offset: usize) -> Self {
+    fn read<const SIZE: usize>(registers: &Mapping<'_, SIZE>, offset: usize) -> Self {
         registers.read16(offset)
     }
 
     #[inline(always)]
-    fn write(self, registers: &Registers<'_>, offset: usize) {
+    fn write<const SIZE: usize>(self, registers: &Mapping<'_, SIZE>, offset: usize) {
         registers.write16(self, offset);
     }
 }
 
 impl Width for u32 {
     #[inline(always)]
-    fn read(registers: &Registers<'_>, offset: usize) -> Self {
+    fn read<const SIZE: usize>(registers: &Mapping<'_, SIZE>, offset: usize) -> Self {
         registers.read32(offset)
     }
 
     #[inline(always)]
-    fn write(self, registers: &Registers<'_>, offset: usize) {
+    fn write<const SIZE: usize>(self, registers: &Mapping<'_, SIZE>, offset: usize) {
         registers.write32(self, offset);
     }
 }

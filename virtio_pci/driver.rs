@@ -2,7 +2,10 @@
 
 //! The PCI driver: how devices are found, sleep, are reset and go.
 
+#[cfg(CONFIG_VIRTIO_PCI_LEGACY)]
+use super::legacy::Legacy;
 use super::{
+    choice::Choice,
     device::VirtioDevice,
     interface::Interface,
     modern::Modern, //
@@ -55,6 +58,8 @@ pub(super) struct PciDriver;
 /// A device on the virtio bus, by the interface that is used.
 enum Registered<'bound> {
     Modern(Registration<'bound, VirtioDevice<'bound, Modern<'bound>>>),
+    #[cfg(CONFIG_VIRTIO_PCI_LEGACY)]
+    Legacy(Registration<'bound, VirtioDevice<'bound, Legacy<'bound>>>),
 }
 
 /// Does the same to a device whatever its interface.
@@ -62,6 +67,8 @@ macro_rules! with_device {
     ($registered:expr, $device:ident => $do:expr) => {
         match $registered {
             Registered::Modern($device) => $do,
+            #[cfg(CONFIG_VIRTIO_PCI_LEGACY)]
+            Registered::Legacy($device) => $do,
         }
     };
 }
@@ -69,10 +76,14 @@ macro_rules! with_device {
 impl<'bound> Registered<'bound> {
     /// Looks for an interface of a device and puts it on the virtio bus.
     fn new(pci: &'bound pci::Device<Core<'_>>) -> Result<Self> {
-        let interface = Modern::new(pci)?;
+        let choice = Choice::new(pci)?;
 
         pci_device::set_master(pci);
-        Ok(Self::Modern(register(pci, interface)?))
+        Ok(match choice {
+            Choice::Modern(interface) => Self::Modern(register(pci, interface)?),
+            #[cfg(CONFIG_VIRTIO_PCI_LEGACY)]
+            Choice::Legacy(interface) => Self::Legacy(register(pci, interface)?),
+        })
     }
 }
 

@@ -3,14 +3,20 @@
 //! The parts of `virtio_pci.ko`; the crate root says in which order to read them.
 
 mod caps;
+mod choice;
 mod common;
 mod device;
 mod driver;
 mod interface;
 mod interrupts;
+#[cfg(CONFIG_VIRTIO_PCI_LEGACY)]
+mod legacy;
+#[cfg(CONFIG_VIRTIO_PCI_LEGACY)]
+mod legacy_regs;
 mod modern;
 mod queues;
 mod regs;
+mod shared;
 mod space;
 mod structures;
 mod vectors;

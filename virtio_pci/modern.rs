@@ -5,11 +5,16 @@
 use super::{
     caps::{
         Kind,
-        Need, //
+        Need,
+        Place, //
     },
     common::Common,
     interface::Interface,
     regs,
+    shared::{
+        self,
+        INTERVAL, //
+    },
     space::Space,
     structures::{
         self,
@@ -46,15 +51,12 @@ use crate::{
 
 use kernel::{
     dev_err,
-    dev_warn,
+    dev_info,
     device::{
         Bound,
         Core, //
     },
-    dma::{
-        Device as _,
-        DmaMask, //
-    },
+    dma::DmaMask,
     io::poll::read_poll_timeout,
     pci,
     prelude::*,
@@ -70,17 +72,8 @@ pub(super) const RING_RESET: config::FeatureBit = 40;
 /// `DRIVER_OK` of the device status (Virtio 1.4, 2.1): the device may use its queues.
 const DRIVER_OK: u8 = 4;
 
-/// The status of a device that is gone.
-const GONE: u8 = 0xff;
-
-/// How long a device may take to reset.
-const RESET_PATIENCE: Delta = Delta::from_millis(10_000);
-
 /// How long a device may take to give a queue back.
 const QUEUE_PATIENCE: Delta = Delta::from_millis(1000);
-
-/// How often to look whether it has.
-const INTERVAL: Delta = Delta::from_millis(1);
 
 /// Where parts of a ring begin, in bytes: cache lines.
 const ALIGN: usize = 1 << kernel::bindings::L1_CACHE_SHIFT;
@@ -137,20 +130,13 @@ impl<'bound> Modern<'bound> {
     pub(super) fn new(pci: &'bound pci::Device<Core<'_>>) -> Result<Self> {
         let identity = identity(pci)?;
         let Some((common, _)) = structures::find(pci, COMMON)? else {
-            dev_err!(
-                pci,
-                "virtio_pci: only the legacy interface, which is not supported\n"
-            );
+            dev_info!(pci, "virtio_pci: leaving for legacy driver\n");
             return Err(ENODEV);
         };
-        let isr = structures::find(pci, ISR)?;
-        let notify = structures::find(pci, NOTIFY)?;
-        let (Some((isr, _)), Some((notify, multiplier))) = (isr, notify) else {
-            dev_err!(pci, "virtio_pci: missing capabilities\n");
-            return Err(EINVAL);
-        };
+        let (notify, multiplier) = required(pci, NOTIFY)?;
+        let (isr, _) = required(pci, ISR)?;
 
-        set_dma_masks(pci);
+        shared::set_dma_masks(pci, DmaMask::new::<64>());
         let device = structures::find(pci, DEVICE)?.map(|(place, _)| place);
         let bars = [Some(common), Some(isr), Some(notify), device];
         let bars = bars
@@ -197,6 +183,18 @@ impl<'bound> Modern<'bound> {
     }
 }
 
+/// Looks for a structure that must be there; otherwise as [`structures::find`].
+fn required(pci: &pci::Device<Bound>, need: Need) -> Result<(Place, u32)> {
+    structures::find(pci, need)?.ok_or_else(|| {
+        dev_err!(
+            pci,
+            "virtio_pci: missing capability: {}\n",
+            need.kind.name()
+        );
+        EINVAL
+    })
+}
+
 /// What kind of device has this PCI id (Virtio 1.4, 4.1.2).
 fn identity(pci: &pci::Device) -> Result<Identity> {
     let id = pci.device_id();
@@ -211,21 +209,6 @@ fn identity(pci: &pci::Device) -> Result<Identity> {
         },
         vendor: pci.subsystem_vendor_id().into(),
     })
-}
-
-/// Says how far the device can reach.
-fn set_dma_masks(pci: &pci::Device<Core<'_>>) {
-    // SAFETY: Nothing has been allocated or mapped for the device yet.
-    let set = unsafe { pci.dma_set_mask_and_coherent(DmaMask::new::<64>()) };
-    // SAFETY: As above.
-    let set = set.or_else(|_| unsafe { pci.dma_set_mask_and_coherent(DmaMask::new::<32>()) });
-
-    if set.is_err() {
-        dev_warn!(
-            pci,
-            "Failed to enable 64-bit or 32-bit DMA.  Trying to continue, but this might not work.\n"
-        );
-    }
 }
 
 impl<'bound> Interface for Modern<'bound> {
@@ -261,18 +244,7 @@ impl<'bound> Interface for Modern<'bound> {
 
     fn reset(&self) {
         self.common.write(regs::Status, 0);
-        let status = read_poll_timeout(
-            || Ok(self.status()),
-            |status| matches!(*status, 0 | GONE),
-            INTERVAL,
-            RESET_PATIENCE,
-        );
-
-        match status {
-            Ok(0) => (),
-            _ if !pci_device::is_present(self.pci) => dev_err!(self.pci, "the device is gone\n"),
-            _ => dev_err!(self.pci, "the device does not reset\n"),
-        }
+        shared::wait_for_reset(self.pci, || self.status());
     }
 
     fn offered_features(&self) -> Features {

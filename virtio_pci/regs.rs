@@ -42,6 +42,9 @@ macro_rules! access {
     (R $name:ident) => {
         impl Readable for $name {}
     };
+    (W $name:ident) => {
+        impl Writable for $name {}
+    };
     (RW $name:ident) => {
         impl Readable for $name {}
         impl Writable for $name {}
@@ -56,6 +59,9 @@ macro_rules! presence {
         impl Later for $name {
             const END: usize = $offset + core::mem::size_of::<$value>();
         }
+    };
+    (Legacy $name:ident $offset:literal $value:ident) => {
+        impl Legacy for $name {}
     };
 }
 
@@ -87,6 +93,11 @@ macro_rules! registers {
         ),)*];
     };
 }
+pub(crate) use {
+    access,
+    presence,
+    registers, //
+};
 
 registers! {
     /// Selects 32 of the features the device offers.

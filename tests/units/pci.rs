@@ -7,6 +7,7 @@
 #[path = "../../virtio_pci"]
 mod pci {
     pub mod caps;
+    pub mod legacy_regs;
     pub mod regs;
     pub mod vectors;
 }
