@@ -7,6 +7,7 @@ All else but the balloon is C.
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -71,11 +72,13 @@ PAIRWISE = [
 class Devices:
     """Devices of one guest: the options for QEMU, and checks of each in the guest."""
 
-    def __init__(self, folder: Path, suffix: str, interface: str = "disable-legacy=on") -> None:
-        """`suffix` is how the names of the machine's virtio devices end: `pci` or `device`; `interface` are options of those on PCI."""
+    def __init__(self, folder: Path, suffix: str, interfaces: Sequence[str] = ("disable-legacy=on",)) -> None:
+        """`suffix` is how the names of the machine's virtio devices end: `pci` or `device`; `interfaces` are options of those on PCI, for
+        the first device of a kind, the second, and so on, then from the beginning."""
         self._folder = folder
         self._suffix = suffix
-        self._interface = f",{interface}" if suffix == "pci" else ""
+        self._interfaces = interfaces
+        self._kinds: Counter[str] = Counter()
         self._disks: list[Ring] = []
         self._nets: list[Ring] = []
         self._serials: list[Ring] = []
@@ -83,7 +86,9 @@ class Devices:
         self.options: list[str] = []
 
     def _add(self, kind: str, ring: Ring, rest: str) -> None:
-        self.options += ["-device", f"virtio-{kind}-{self._suffix}{self._interface},{ring.options}{rest}"]
+        interface = f",{self._interfaces[self._kinds[kind] % len(self._interfaces)]}" if self._suffix == "pci" else ""
+        self._kinds[kind] += 1
+        self.options += ["-device", f"virtio-{kind}-{self._suffix}{interface},{ring.options}{rest}"]
 
     def disks(self, rings: Sequence[Ring]) -> None:
         """Adds a disk for each of the rings. Those without indirect descriptors have small queues, which are often full."""

@@ -94,6 +94,11 @@ class ConfigSpace:
         self._data[_LIST_HEAD] = places[0] if places else 0
         self._data[_STATUS] = self._data[_STATUS] & ~_HAS_LIST | (_HAS_LIST if places else 0)
 
+    @property
+    def msix(self) -> bool:
+        """Whether the guest has enabled MSI-X, whose capability is the first one."""
+        return self._data[FIRST] == MSIX and bool(self._data[FIRST + 3] & 0x80)
+
     def read(self, offset: int, size: int) -> bytes:
         """What is there; zeroes beyond the end."""
         return bytes(self._data[offset:offset + size]).ljust(size, b"\0")

@@ -80,6 +80,8 @@ class Queue:
     queue_device: int = 0
     queue_notif_config_data: int = 0
     queue_reset: int = 0
+    queue_pfn: int = 0
+    """Of a legacy device."""
     ring: SplitRing | None = None
 
 
@@ -106,13 +108,15 @@ class Deformation:
 class PciDevice:
     """The device on its bus. Take `lock` to look at several things at one moment, and to change any of them."""
 
-    def __init__(self, model: Model, *, msix: bool, queue_size: int = 16) -> None:
+    fields = FIELDS
+
+    def __init__(self, model: Model, *, msix: bool, queue_size: int = 16, bar_size: int = BAR_SIZE) -> None:
         """A device with MSI-X, whose capabilities QEMU knows and keeps in their places, or one with nothing but its line, of whose
         capabilities QEMU knows nothing, so that the list can be changed later on."""
         self.model = model
         self.vectors = VECTORS if msix else 0
-        self.sizes = {0: BAR_SIZE, CONFIG_REGION: config.SIZE, **({1: 0x1000} if msix else {})}
-        self.space = config.ConfigSpace(config.header(model.device_id + 0x1040, model.class_code, (0, 0) if msix else (0,)))
+        self.sizes = {0: bar_size, CONFIG_REGION: config.SIZE, **({1: 0x1000} if msix else {})}
+        self.space = config.ConfigSpace(self.header())
         self.wrong = Deformation()
         self.violations: list[str] = []
         self.written: list[tuple[str, int]] = []
@@ -136,6 +140,10 @@ class PciDevice:
         """For QEMU; the guest's memory must be in a file that is shared."""
         path = f'{{"type": "unix", "path": "{self._server.path}"}}'
         return ["-device", f'{{"driver": "vfio-user-pci", "socket": {path}}}']
+
+    def header(self) -> bytes:
+        """The first 64 bytes of the configuration space."""
+        return config.header(self.model.device_id + 0x1040, self.model.class_code, (0, 0) if self.vectors else (0,))
 
     # What a test does
 
@@ -191,29 +199,38 @@ class PciDevice:
             return b"\xff" * size
         if region == CONFIG_REGION:
             return self.space.read(offset, size)
-        if region != 0:
-            return bytes(size)
+        return self._read_bar(offset, size) if region == 0 else bytes(size)
+
+    def _read_bar(self, offset: int, size: int) -> bytes:
         if offset < COMMON_AT + COMMON_SIZE:
             return self._read_common(offset, size)
         if offset == ISR_AT:
+            if self._server.msix:
+                self._violation("the interrupt status was read, although MSI-X is enabled")
             return self._read_isr().to_bytes(1, "little").ljust(size, b"\0")
         if DEVICE_AT <= offset < DEVICE_AT + DEVICE_SIZE:
-            data = self.model.config().ljust(DEVICE_SIZE, b"\0")[offset - DEVICE_AT:][:size]
-            lie = self.wrong.lies.get("config")
-            return bytes(lie(byte) & 0xFF for byte in data) if lie else data
+            return self._read_config(offset - DEVICE_AT, size)
         self._violation(f"{size} bytes read at {offset:#x}, where nothing is")
         return bytes(size)
+
+    def _read_config(self, offset: int, size: int) -> bytes:
+        data = self.model.config().ljust(DEVICE_SIZE, b"\0")[offset:][:size]
+        lie = self.wrong.lies.get("config")
+        return bytes(lie(byte) & 0xFF for byte in data) if lie else data
 
     def write(self, region: int, offset: int, data: bytes) -> None:
         if region == CONFIG_REGION:
             self.space.write(offset, data)
         elif region == 0 and not self.wrong.gone:
-            if offset < COMMON_AT + COMMON_SIZE:
-                self._write_common(offset, data)
-            elif NOTIFY_AT <= offset < NOTIFY_AT + NOTIFY_SIZE:
-                self._notified(offset - NOTIFY_AT, data)
-            else:
-                self._violation(f"{len(data)} bytes written at {offset:#x}")
+            self._write_bar(offset, data)
+
+    def _write_bar(self, offset: int, data: bytes) -> None:
+        if offset < COMMON_AT + COMMON_SIZE:
+            self._write_common(offset, data)
+        elif NOTIFY_AT <= offset < NOTIFY_AT + NOTIFY_SIZE:
+            self._notified(offset - NOTIFY_AT, data)
+        else:
+            self._violation(f"{len(data)} bytes written at {offset:#x}")
 
     # Registers
 
@@ -250,7 +267,7 @@ class PciDevice:
 
     def _find(self, offset: int, size: int) -> tuple[str, int] | None:
         """The register that an access is to, and the first bit of it; 64-bit ones are accessed by halves."""
-        for name, place in FIELDS.items():
+        for name, place in self.fields.items():
             if size == min(place.size, 4) and offset - place.offset in range(0, place.size, size):
                 return name, 8 * (offset - place.offset)
         self._violation(f"an access to {size} bytes at {offset} of the common configuration")
@@ -277,13 +294,13 @@ class PciDevice:
         name, shift = found
         value = int.from_bytes(data, "little")
         self.written.append((name, value))
-        if not FIELDS[name].writable:
+        if not self.fields[name].writable:
             self._violation(f"{name} was written")
             return
         owner = self._owner(name)
         if name in self.wrong.deaf or owner is None:
             return
-        if shift or FIELDS[name].size == 8:
+        if shift or self.fields[name].size == 8:
             mask = 0xFFFFFFFF << shift
             value = getattr(owner, name) & ~mask | value << shift
         match name:
@@ -317,8 +334,6 @@ class PciDevice:
             self._violation(f"a queue was enabled: {error}")
 
     def _read_isr(self) -> int:
-        if self._server.msix:
-            self._violation("the interrupt status was read, although MSI-X is enabled")
         value, self._isr = self._isr, 0
         self._server.set_line(self._held)
         return self.wrong.lies.get("isr", lambda truth: truth)(value)
