@@ -42,13 +42,17 @@ def test_conformance(page: str, rules: set[str], least_places: int, least_tests:
         assert f"def {name}(" in (ROOT / "tests" / path).read_text(), f"{path} has no {name}"
 
 
-def test_rules_of_mmio() -> None:
+@pytest.mark.parametrize(("transport", "rules"), [
+    ("mmio", [*map(str, range(1, 29)), *(f"L{n}" for n in range(1, 8))]),
+    ("pci", [f"L{n}" for n in range(1, 9)]),
+])
+def test_rules_of_transport(transport: str, rules: list[str]) -> None:
     """Every rule is in the table, and what is named is in the code or the tests."""
-    text = (ROOT / "Documentation/mmio.rst").read_text()
+    text = (ROOT / f"Documentation/{transport}.rst").read_text()
     text = text[text.index("Rules of the specification"):]
-    named = re.findall(r"^(MMIO-\w+(?:, \d+)*)  ", text, re.MULTILINE)
-    assert ", ".join(named).replace("MMIO-", "").split(", ") == [*map(str, range(1, 29)), *(f"L{n}" for n in range(1, 8))]
-    sources = [*(ROOT / "virtio_mmio").glob("*.rs"), *(ROOT / "tests").glob("test_mmio*.py")]
+    named = re.findall(rf"^({transport.upper()}-\w+(?:, \d+)*)  ", text, re.MULTILINE)
+    assert ", ".join(named).replace(f"{transport.upper()}-", "").split(", ") == rules
+    sources = [*(ROOT / f"virtio_{transport}").glob("*.rs"), *(ROOT / "tests").glob(f"test_{transport}*.py")]
     code = "".join(path.read_text() for path in sources) + " ".join(path.name for path in sources)
     for name in re.findall(r"``([\w.]+)``", text):
         assert re.search(rf"\b{re.escape(name)}\b", code), f"{name} is nowhere"
