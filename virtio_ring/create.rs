@@ -4,6 +4,7 @@
 
 use super::{
     area::Area,
+    barrier::Order,
     layout::{
         PackedLayout,
         SplitLayout,
@@ -11,7 +12,6 @@ use super::{
     },
     map::Mapper,
     memory::{
-        Order,
         PackedView,
         SplitView, //
     },

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The memory that driver and device share: single accesses to it, and their order.
+//! The memory that driver and device share: single accesses to it, and their order by
+//! `barrier.rs`.
 //!
 //! No reference into shared memory is ever made. What the device may have written is read by one
 //! volatile access, as READ_ONCE() does.
 
 use super::{
+    barrier::Order,
     event::Place,
     layout::{
         Desc,
@@ -25,61 +27,28 @@ use crate::virtio::endian::{
     Le64, //
 };
 
-use core::{
-    arch::asm,
-    ptr::{
-        addr_of,
-        addr_of_mut,
-        NonNull, //
-    },
+use core::ptr::{
+    addr_of,
+    addr_of_mut,
+    NonNull, //
 };
-
-/// How accesses to the ring are ordered; the barriers are those of x86-64.
-///
-/// They are real ones even on a kernel for one CPU, since the device may be another.
-#[derive(Clone, Copy)]
-pub(crate) struct Order {
-    /// The device is software that runs on CPUs like ours, not `ORDER_PLATFORM` hardware.
-    pub(crate) weak: bool,
-}
-
-impl Order {
-    #[inline(always)]
-    fn compiler() {
-        // SAFETY: An empty block; as it might access memory, the compiler moves no access over it.
-        unsafe { asm!("", options(nostack, preserves_flags)) };
-    }
-
-    #[inline(always)]
-    fn full(self) {
-        if self.weak {
-            // SAFETY: Adds nothing to a word below the stack (`virt_mb()`).
-            unsafe { asm!("lock addl $0, -4(%rsp)", options(att_syntax, nostack)) };
-        } else {
-            // SAFETY: Changes nothing (`mb()`).
-            unsafe { asm!("mfence", options(nostack, preserves_flags)) };
-        }
-    }
-}
 
 macro_rules! impl_barriers {
     ($view:ty) => {
         impl Barriers for $view {
             #[inline(always)]
             fn publish(&self) {
-                // x86 does not reorder writes (`virt_wmb()`, `dma_wmb()`).
-                Order::compiler();
+                self.order.writes();
             }
 
             #[inline(always)]
             fn observe(&self) {
-                // x86 does not reorder reads (`virt_rmb()`, `dma_rmb()`).
-                Order::compiler();
+                self.order.reads();
             }
 
             #[inline(always)]
             fn full(&self) {
-                self.order.full();
+                self.order.all();
             }
         }
     };

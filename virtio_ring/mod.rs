@@ -4,6 +4,7 @@
 
 mod add;
 mod area;
+mod barrier;
 mod create;
 mod event;
 mod exports;
