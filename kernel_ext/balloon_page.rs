@@ -7,6 +7,7 @@
 //!
 //! C headers: `include/linux/gfp.h`, `include/linux/balloon.h`.
 
+use super::phys::PageFrames;
 use crate::virtio::bindings;
 
 use core::{
@@ -69,7 +70,7 @@ impl BalloonPage {
 
     /// Number of the page frame, in kernel pages.
     pub fn pfn(&self) -> usize {
-        page_to_pfn(self.0.as_ptr())
+        PageFrames::get().number(self.0.as_ptr())
     }
 
     /// Equal for two pages only if both are in the same zone.
@@ -220,14 +221,3 @@ unsafe impl Send for BalloonPage {}
 
 // SAFETY: Nothing can be changed through a reference.
 unsafe impl Sync for BalloonPage {}
-
-/// The frame number of a page: its index in the map of all pages, whose place depends on the
-/// architecture (`include/asm-generic/memory_model.h`, `CONFIG_SPARSEMEM_VMEMMAP`).
-#[cfg(all(CONFIG_X86_64, CONFIG_SPARSEMEM_VMEMMAP))]
-fn page_to_pfn(page: *mut bindings::page) -> usize {
-    // SAFETY: The variable is set once, early during boot.
-    let base = unsafe { bindings::vmemmap_base };
-    let offset = page.addr().wrapping_sub(base);
-
-    offset / size_of::<bindings::page>()
-}

@@ -14,6 +14,7 @@ pub mod offline_page;
 pub mod page_block;
 pub mod page_list;
 pub mod page_reporting;
+pub mod phys;
 pub mod random;
 pub mod registration;
 pub mod sg;

@@ -16,3 +16,13 @@
 #include <linux/virtio_ids.h>
 #include <linux/virtio_ring.h>
 #include <xen/xen.h>
+
+/*
+ * Constants that are too complicated for bindgen as macros. They are addresses
+ * of the kernel; as unsigned numbers they would be too large for it as well.
+ */
+#ifdef CONFIG_ARM64
+const long RUST_CONST_HELPER_VMEMMAP_START = VMEMMAP_START;
+const long RUST_CONST_HELPER_PAGE_OFFSET = PAGE_OFFSET;
+const long RUST_CONST_HELPER_PAGE_END = _PAGE_END(VA_BITS_MIN);
+#endif

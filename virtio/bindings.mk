@@ -30,7 +30,8 @@ virtio_bindings_functions := __register_virtio_driver unregister_virtio_driver \
 	virtqueue_get_(desc|avail|used)_addr \
 	virtio_check_driver_offered_feature \
 	virtio_debug_(init|exit|device_(init|exit|filter_features))
-virtio_bindings_vars := VIRTIO_.* virtio_check_mem_acc_cb xen_domain_type
+virtio_bindings_vars := VIRTIO_.* virtio_check_mem_acc_cb xen_domain_type \
+	RUST_CONST_HELPER_.*
 
 virtio_bindings_flags = \
 	$(shell grep -Ev '^\#|^$$' $(srctree)/rust/bindgen_parameters) \
