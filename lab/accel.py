@@ -17,8 +17,11 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 MARKER = "Unable to mount root fs"
 
 
-def chosen(image: str) -> tuple[str, str]:
-    """`kvm` or `tcg`, and why. $ACCEL decides if set; else a guest with this boot image, once per boot of the host."""
+def chosen(image: str, arch: str = "x86_64") -> tuple[str, str]:
+    """`kvm` or `tcg` for guests of an architecture, and why. $ACCEL decides if set; else a guest with this boot image, once per boot
+    of the host."""
+    if arch != "x86_64":
+        return "tcg", "another architecture"
     if asked():
         return asked(), "as ACCEL= says"
     known = remembered()

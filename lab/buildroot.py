@@ -38,6 +38,9 @@ HINTS = {
     "does not have a Release file|404 +Not Found": f"The archive does not have {SUITE} and {SUITE}-backports: set "
     "DEBIAN_MIRROR to a complete Debian archive",
 }
+# The same for packages of the versions that the archive had when the root was made.
+OUTDATED = {"404 +Not Found|was not found": "The archive has replaced this version since the build root was made: `make update` makes "
+            "a new one", **HINTS}
 
 
 def packages() -> list[str]:

@@ -12,7 +12,7 @@ from lab import accel, buildroot, cache, host, kernels, paths
 from lab.errors import LabError
 
 # Free space that a first `make test` needs, MiB.
-ALL_MIB = buildroot.NEEDS_MIB + kernels.SOURCE_MIB + kernels.STOCK_MIB + kernels.BUILT_MIB["full"] + 1000
+ALL_MIB = buildroot.NEEDS_MIB + kernels.SOURCE_MIB + kernels.STOCK_MIB + kernels.RECIPES["full"].mib + 1000
 
 
 def report() -> int:

@@ -1,5 +1,5 @@
-"""The lab's kernels: `stock`, Debian's own binary; `full`, built from the archive's source with a small config; and `debug`, that one
-with everything the kernel has to find errors."""
+"""The lab's kernels: `stock`, Debian's own binary; `full`, built from the archive's source with a small config; `debug`, that one
+with everything the kernel has to find errors; and `arm64`, a smaller one for another architecture."""
 
 from __future__ import annotations
 
@@ -22,17 +22,39 @@ SERIES = "7.3"
 STEPS = 2
 SOURCE_MIB = 1000
 STOCK_MIB = 1200
-BUILT_MIB = {"full": 1200, "debug": 2500}
-# The config fragments of the kernels that the lab builds; a later one overrides those before it.
-FRAGMENTS = {"full": ("full.config",), "debug": ("full.config", "debug.config")}
-# GCC builds a kernel in half of clang's time; that KASAN instruments Rust needs one LLVM for both languages.
-TOOLCHAINS = {"full": "CC=gcc-14", "debug": "LLVM=-19"}
+STOCK_IMAGE = "bzImage"
 # What a cold build was seen to print, for the progress line.
 STOCK_OBJECTS = 200
-BUILT_OBJECTS = {"full": 1980, "debug": 2200}
 OBJECT_LINE = r"^  (CC|AS|LD|AR|RUSTC|HOSTCC|HOSTRUSTC|BINDGEN)( |\[)"
 # Tools whose version decides what a kernel build gives.
 COMPILERS = ("gcc-14", "clang-19", "lld-19", "rustc", "rust-src", "bindgen", "pahole")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the lab builds a kernel, and what to expect of the build."""
+
+    fragments: tuple[str, ...]
+    """Configuration fragments over tinyconfig; a later one overrides those before it."""
+    make: tuple[str, ...]
+    """Variables of the kernel's Makefile, for its modules as well."""
+    image: str
+    """The file to boot, below the build folder."""
+    mib: int
+    """Room it takes on the disk."""
+    objects: int
+    """How many objects a cold build was seen to make."""
+    arch: str = "x86_64"
+    """The machine as `uname -m` prints it."""
+
+
+# GCC builds a kernel in half of clang's time; that KASAN instruments Rust needs one LLVM for both languages, and clang builds for
+# every architecture.
+RECIPES = {
+    "full": Recipe(("full.config",), ("CC=gcc-14",), "arch/x86/boot/bzImage", 1200, 1880),
+    "debug": Recipe(("full.config", "debug.config"), ("LLVM=-19",), "arch/x86/boot/bzImage", 2500, 2100),
+    "arm64": Recipe(("arm64.config",), ("ARCH=arm64", "LLVM=-19"), "arch/arm64/boot/Image", 900, 1200, "aarch64"),
+}
 
 
 @dataclass(frozen=True)
@@ -40,6 +62,7 @@ class Kernel:
     """A kernel to boot and to build modules for; paths as seen inside the build root."""
 
     name: str
+    arch: str
     release: str
     image: str
     modules_dir: str
@@ -49,7 +72,7 @@ class Kernel:
 
     def facts(self) -> dict:
         """The kernel as the harness in the build root wants it described."""
-        return {"release": self.release, "image": self.image, "modules_dir": self.modules_dir, "build": self.build,
+        return {"arch": self.arch, "release": self.release, "image": self.image, "modules_dir": self.modules_dir, "build": self.build,
                 "source": self.source, "make": list(self.make)}
 
 
@@ -67,8 +90,8 @@ def wanted_release() -> Optional[str]:
 
 
 def prepare(name: str, steps: Steps) -> Kernel:
-    """The kernel `stock`, `full` or `debug`, made if need be in STEPS steps. Raises LabError."""
-    return _stock(steps) if name == "stock" else _built(name, steps)
+    """The kernel `stock` or one of RECIPES, made if need be in STEPS steps. Raises LabError."""
+    return _stock(steps) if name == "stock" else _built(name, RECIPES[name], steps)
 
 
 def _stock(steps: Steps) -> Kernel:
@@ -82,39 +105,39 @@ def _stock(steps: Steps) -> Kernel:
     def build(folder: Path) -> dict:
         host.require_space(paths.cache(), STOCK_MIB, "the stock kernel")
         step.run(_in_root("stock.sh", paths.inside(folder), _tree(source), package.release, package.version),
-                 _log(entry), "preparing for module builds", OBJECT_LINE, "objects", STOCK_OBJECTS, _archive_hints())
+                 _log(entry), "preparing for module builds", OBJECT_LINE, "objects", STOCK_OBJECTS, buildroot.OUTDATED)
         return {"release": package.release, "make": (folder / "make-variables").read_text().split()}
 
     folder = entry.ensure(build)
     step.done(package.release)
-    return _kernel("stock", folder, entry.facts(), _tree(source))
+    return _kernel("stock", "x86_64", folder / STOCK_IMAGE, entry.facts(), _tree(source))
 
 
-def _built(name: str, steps: Steps) -> Kernel:
+def _built(name: str, recipe: Recipe, steps: Steps) -> Kernel:
     step = steps.begin("kernel source")
     source = _source(step)
     step = steps.begin(f"kernel `{name}`")
-    fragments = {fragment: (paths.CONFIG / fragment).read_text() for fragment in FRAGMENTS[name]}
-    toolchain = TOOLCHAINS[name]
-    entry = Entry(name, f"kernel `{name}`", (source.name, *fragments.values(), _script("kernel.sh"), toolchain, *_tools()))
+    fragments = {fragment: (paths.CONFIG / fragment).read_text() for fragment in recipe.fragments}
+    entry = Entry(name, f"kernel `{name}`", (
+        source.name, *fragments.values(), _script("kernel.sh"), recipe.image, *recipe.make, *_tools()))
 
     def build(folder: Path) -> dict:
-        host.require_space(paths.cache(), BUILT_MIB[name], f"the kernel `{name}`")
+        host.require_space(paths.cache(), recipe.mib, f"the kernel `{name}`")
         for fragment, text in fragments.items():
             (folder / fragment).write_text(text)
         copies = [paths.inside(folder / fragment) for fragment in fragments]
-        step.run(_in_root("kernel.sh", paths.inside(folder), _tree(source), toolchain, *copies),
-                 _log(entry), "building", OBJECT_LINE, "objects", BUILT_OBJECTS[name])
-        return {"release": (folder / "release").read_text().strip(), "make": [toolchain]}
+        step.run(_in_root("kernel.sh", paths.inside(folder), _tree(source), recipe.image, " ".join(recipe.make), *copies),
+                 _log(entry), "building", OBJECT_LINE, "objects", recipe.objects)
+        return {"release": (folder / "release").read_text().strip(), "make": recipe.make}
 
     folder = entry.ensure(build)
     step.done(entry.facts()["release"])
-    return _kernel(name, folder, entry.facts(), _tree(source))
+    return _kernel(name, recipe.arch, folder / Path(recipe.image).name, entry.facts(), _tree(source))
 
 
-def _kernel(name: str, folder: Path, facts: dict, source: str) -> Kernel:
-    inner = paths.inside(folder)
-    return Kernel(name, facts["release"], f"{inner}/bzImage", f"{inner}/modules", f"{inner}/build", source,
+def _kernel(name: str, arch: str, image: Path, facts: dict, source: str) -> Kernel:
+    inner = paths.inside(image.parent)
+    return Kernel(name, arch, facts["release"], paths.inside(image), f"{inner}/modules", f"{inner}/build", source,
                   tuple(facts["make"]))
 
 
@@ -132,7 +155,7 @@ def _archive_source(step: Step, version: str) -> Entry:
     def build(folder: Path) -> dict:
         host.require_space(paths.cache(), SOURCE_MIB, "the kernel source")
         step.run(_in_root("source.sh", paths.inside(folder / "linux"), "archive", package, version), _log(entry),
-                 "downloading and unpacking", hints=_archive_hints())
+                 "downloading and unpacking", hints=buildroot.OUTDATED)
         return {"version": version}
 
     entry.ensure(build)
@@ -231,11 +254,6 @@ def refresh_lists() -> bool:
     lock.release()
     _archive.cache_clear()
     return done.returncode == 0
-
-
-def _archive_hints() -> dict[str, str]:
-    return {"404 +Not Found": "The archive has replaced this version since the build root was made: `make update` makes a "
-            "new one", **buildroot.HINTS}
 
 
 def _tools() -> list[str]:

@@ -8,22 +8,22 @@ import os
 from pathlib import Path
 from typing import Optional
 
-from lab import accel, buildroot, cache, enter, kernels, paths
+from lab import accel, buildroot, cache, enter, kernels, paths, sysroot
 from lab.kernels import Kernel
 from lab.progress import Step, Steps
+from lab.sysroot import Userland
 
-PROGRAMS = paths.BUILD / "programs"
 TEST_MODULES = paths.CHECKOUT / "tests" / "modules"
 TEST_PROGRAMS = paths.CHECKOUT / "tests" / "programs"
 OBJECT_LINE = r"^  (CC|LD|RUSTC|BINDGEN|MODPOST)( |\[)"
-# The steps of `for_guests` for each kernel, and beside them: build root, test programs, acceleration.
+# The steps of `for_guests` for each kernel, and beside them: build root, user space, test programs, acceleration.
 STEPS_EACH = kernels.STEPS + 1
-STEPS_ALL = 3
+STEPS_ALL = 4
 
 
 def out_folder(kernel: Kernel) -> Path:
     """Where the modules for a kernel of the lab are left, in the checkout."""
-    folders = {"full": "modules", "stock": f"stock-modules/{kernel.release}", "debug": "debug-modules"}
+    folders = {"full": "modules", "stock": f"stock-modules/{kernel.release}", "debug": "debug-modules", "arm64": "arm64-modules"}
     return paths.BUILD / folders[kernel.name]
 
 
@@ -37,7 +37,8 @@ def build(step: Step, kernel: Kernel, out: Path) -> list[Path]:
 
 
 def for_guests(steps: Steps, names: list[str]) -> Path:
-    """Makes everything guests on the kernels named need; returns the file that tells the harness. Raises LabError."""
+    """Makes everything guests on the kernels named need, which are all of one architecture; returns the file that tells the
+    harness. Raises LabError."""
     accel.asked()
     buildroot.ensure(steps.begin("build root"))
     made = [kernels.prepare(name, steps) for name in names]
@@ -51,15 +52,18 @@ def for_guests(steps: Steps, names: list[str]) -> Path:
             for module in (out / "tests").glob("*.ko"):
                 _link(module, out / module.name)
         step.done()
+    userland = sysroot.prepare(made[0].arch, steps.begin("user space"))
+    programs = paths.BUILD / ("programs" if made[0].arch == "x86_64" else f"programs-{made[0].arch}")
     if TEST_PROGRAMS.is_dir():
-        _programs(steps.begin("test programs"))
+        _programs(steps.begin("test programs"), programs, userland)
     step = steps.begin("acceleration")
-    acceleration, reason = accel.chosen(made[0].image)
+    acceleration, reason = accel.chosen(made[0].image, made[0].arch)
     step.done(f"{acceleration} ({reason})")
     facts = {
         "kernels": {kernel.name: kernel.facts() for kernel in made},
         "out": {kernel.name: paths.inside(out_folder(kernel)) for kernel in made},
-        "programs": paths.inside(PROGRAMS),
+        "programs": paths.inside(programs),
+        "busybox": userland.busybox,
         "accel": acceleration,
     }
     path = paths.BUILD / f"facts-{'-'.join(names)}.json"
@@ -78,8 +82,8 @@ def make(step: Step, kernel: Kernel, folder: Path, out: Path, variables: tuple[s
     step.run(enter.command(buildroot.root(), script), log, "building", OBJECT_LINE, "objects")
 
 
-def _programs(step: Step) -> None:
-    script = ["sh", "/src/lab/steps/programs.sh", paths.inside(TEST_PROGRAMS), paths.inside(PROGRAMS)]
+def _programs(step: Step, out: Path, userland: Userland) -> None:
+    script = ["sh", "/src/lab/steps/programs.sh", paths.inside(TEST_PROGRAMS), paths.inside(out), *userland.rustc_options]
     step.run(enter.command(buildroot.root(), script), paths.BUILD / "logs" / "programs.log", "building")
     step.done()
 

@@ -2,19 +2,21 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # Configures and builds a kernel of the lab's own from fragments over tinyconfig and installs its C modules. A later
-# fragment overrides an earlier one. TOOLCHAIN is a variable of the kernel's Makefile, CC=gcc-14 or LLVM=-19.
+# fragment overrides an earlier one. IMAGE is the file to boot, below the build folder. VARIABLES are those of the
+# kernel's Makefile, in one word: 'CC=gcc-14', 'ARCH=arm64 LLVM=-19'.
 #
-# usage: kernel.sh DESTINATION SOURCE TOOLCHAIN FRAGMENT...
+# usage: kernel.sh DESTINATION SOURCE IMAGE VARIABLES FRAGMENT...
 
 set -eu
-dest=$1 source=$2 toolchain=$3
-shift 3
+dest=$1 source=$2 image=$3 variables=$4
+shift 4
 mkdir -p "$dest/build"
 cd "$dest/build"
 
 # Optimising the procedural macros takes a minute and saves none.
 build() {
-	make -C "$source" O="$dest/build" "$toolchain" HOSTRUSTFLAGS=-Copt-level=0 "$@"
+	# shellcheck disable=SC2086 # Several words are several variables.
+	make -C "$source" O="$dest/build" $variables HOSTRUSTFLAGS=-Copt-level=0 "$@"
 }
 build tinyconfig
 cat "$@" >>.config
@@ -37,14 +39,14 @@ if [ -s not-taken ]; then
 	exit 1
 fi
 
-build -j"$(nproc)" bzImage modules
+build -j"$(nproc)" "${image##*/}" modules
 build INSTALL_MOD_PATH="$dest/install" INSTALL_MOD_STRIP=1 DEPMOD=true modules_install
 mv "$dest"/install/lib/modules/*/kernel "$dest/modules"
 rm -r "$dest/install"
-cp arch/x86/boot/bzImage "$dest/bzImage"
+cp "$image" "$dest"
 build -s kernelrelease | tail -n 1 >"$dest/release"
 
 # What building modules does not need.
 find . -name scripts -prune -o -name tools -prune -o -name rust -prune -o \
 	\( -name '*.o' -o -name '*.a' -o -name '.*.cmd' -o -name '*.ko' -o -name '*.mod*' \) -type f -exec rm {} +
-rm -f vmlinux.unstripped arch/x86/boot/compressed/vmlinux.bin* arch/x86/boot/vmlinux.bin .tmp_vmlinux*
+rm -f vmlinux.unstripped arch/*/boot/compressed/vmlinux.bin* arch/*/boot/vmlinux.bin .tmp_vmlinux*

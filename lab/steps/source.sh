@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# Unpacks a kernel source tree, without what neither kernel of the lab needs to configure or build.
+# Unpacks a kernel source tree, without what no kernel of the lab, for x86-64 or arm64, needs to configure or build.
 #
 # usage: source.sh DESTINATION archive PACKAGE VERSION
 #        source.sh DESTINATION tarball FILE
@@ -16,8 +16,8 @@ leave_out=$(mktemp)
 	echo '*/Documentation/*.*'
 	echo '*/tools/perf/*'
 	echo '*/tools/testing/*'
-	for folder in 'arch/[a-wyz]*' arch/xtensa drivers/accel drivers/gpu drivers/iio drivers/infiniband \
-		drivers/media drivers/net/ethernet drivers/net/wireless drivers/staging sound; do
+	for folder in arch/alpha 'arch/ar[cm]' 'arch/[b-wyz]*' arch/xtensa drivers/accel drivers/gpu drivers/iio \
+		drivers/infiniband drivers/media drivers/net/ethernet drivers/net/wireless drivers/staging sound; do
 		echo "*/$folder/*.[chS]"
 	done
 	echo '*/arch/[a-wyz]*/*.dts*'
