@@ -15,11 +15,12 @@
 from .errors import GuestError, GuestTimeout, KernelFault, QemuDied, ScriptFailed
 from .facts import facts
 from .guest import BALLOON, PAGES_PER_MIB, Guest
+from .machines import WITH_MMIO
 from .qemu import BALLOON_ID, ROOT_PORT, SWAP_DEVICE
 from .shell import Result
 from .trace import Mark, Traffic
 
 __all__ = [
     "BALLOON", "BALLOON_ID", "PAGES_PER_MIB", "ROOT_PORT", "SWAP_DEVICE", "Guest", "GuestError", "GuestTimeout", "KernelFault", "Mark",
-    "QemuDied", "Result", "ScriptFailed", "Traffic", "facts",
+    "QemuDied", "Result", "ScriptFailed", "Traffic", "WITH_MMIO", "facts",
 ]

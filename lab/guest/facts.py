@@ -18,6 +18,7 @@ class Kernel:
     """One guest kernel: its boot image, its release string and the folder with its modules (`.ko`, `.ko.xz`)."""
 
     name: str
+    arch: str
     image: Path
     release: str
     modules_dir: Path
@@ -25,11 +26,13 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Facts:
-    """The lab's facts: `out` maps a kernel's name to the folder with our modules for it."""
+    """The lab's facts: `out` maps a kernel's name to the folder with our modules for it. Its kernels are all of one architecture, that of
+    `programs` and `busybox`."""
 
     kernels: dict[str, Kernel]
     out: dict[str, Path]
     programs: Path
+    busybox: Path
     accel: str
 
 
@@ -44,12 +47,13 @@ def facts() -> Facts:
         raise RuntimeError("LAB_FACTS is not set: start this through the lab (`make test`, `make demo`, `python3 -m lab …`)")
     raw = json.loads(Path(path).read_text())
     kernels = {
-        name: Kernel(name, Path(entry["image"]), entry["release"], Path(entry["modules_dir"]))
+        name: Kernel(name, entry["arch"], Path(entry["image"]), entry["release"], Path(entry["modules_dir"]))
         for name, entry in raw["kernels"].items()
     }
     return Facts(
         kernels=kernels,
         out={name: Path(path) for name, path in raw.get("out", {}).items()},
         programs=Path(raw.get("programs", "/nonexistent")),
+        busybox=Path(raw.get("busybox", "/bin/busybox")),
         accel=raw.get("accel", "tcg"),
     )

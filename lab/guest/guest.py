@@ -13,14 +13,14 @@ from typing import Any, Literal, NoReturn, Self
 
 from qemu.qmp import ExecuteError, QMPError
 
-from . import initramfs, trace
+from . import initramfs, machines, trace
 from .agent import Answer, Ready
 from .bootimage import bootable
 from .console import PANIC, Console
 from .errors import GuestError, GuestTimeout, KernelFault, QemuDied, ScriptFailed
 from .facts import facts
 from .logs import log_dir
-from .qemu import KERNEL_OPTIONS, SWAP_DEVICE, Machine, Qemu
+from .qemu import SWAP_DEVICE, Machine, Qemu
 from .shell import Result, Shell
 
 PAGE = 4096
@@ -60,7 +60,7 @@ class Guest(Shell):
         root_port: bool = False,
         shared_memory: bool = False,
         firmware: bool = False,
-        machine: str = "q35",
+        machine: str | None = None,
         swap_mib: int = 600,
         swap: str = "nvme",
         icount: bool = False,
@@ -80,7 +80,8 @@ class Guest(Shell):
         root_port       the balloon sits behind a PCIe root port with native hotplug, else on the root bus
         shared_memory   device models in other processes, over vhost-user or vfio-user, can reach the guest's memory
         firmware        start the kernel through the firmware, as real machines do; slower, but suspend to RAM needs it
-        machine         QEMU's machine, as `-machine` takes it; `microvm` has virtio-mmio devices and no swap disk
+        machine         QEMU's machine, as `-machine` takes it, else the usual one of the kernel's architecture; `microvm` has virtio-mmio
+                        devices and no swap disk
         swap_mib        size of the swap disk; 0: none, the guest cannot hibernate
         swap            the swap disk's device: `nvme`, or `virtio-blk-pci` with its options
         icount          one guest instruction takes one nanosecond of the guest's clock (TCG, one CPU)
@@ -109,10 +110,11 @@ class Guest(Shell):
         self._qemu_options = list(qemu_options)
         ours = {"virtio_balloon"} if driver == "rust" else set()
         self._source = initramfs.ModuleSource(self.kernel, facts().out[kernel], frozenset(ours | set(rust)))
-        self._machine = machine
+        self._machine = machine or machines.USUAL[self.kernel.arch]
+        self._kind = machines.kind(self._machine)
         self._swap = swap
         self._swap_device = SWAP_DEVICE if swap.startswith("nvme") else "/dev/vda"
-        early = ["virtio_mmio" if machine.startswith("microvm") else "virtio_pci"]
+        early = [*self._kind.transports]
         if swap_mib:
             early.append("nvme" if swap.startswith("nvme") else "virtio_blk")
         self._early = [name for name in early if not initramfs.is_builtin(self.kernel, name)]
@@ -270,8 +272,8 @@ class Guest(Shell):
 
     # Sleep
 
-    def hibernate(self, mode: str = "platform", timeout: float = 120) -> Result | None:
-        """Suspends to disk: writes `mode` to /sys/power/disk and `disk` to /sys/power/state.
+    def hibernate(self, mode: str | None = None, timeout: float = 120) -> Result | None:
+        """Suspends to disk: writes `mode`, else how the machine goes off, to /sys/power/disk and `disk` to /sys/power/state.
 
         Returns None when the image is saved and the guest is off (or, mode `suspend`, asleep): go on with `resume()` (`wake()`).
         Returns the Result of the script when the guest runs on: status not 0 for a hibernation that failed; 0 in the modes
@@ -279,7 +281,7 @@ class Guest(Shell):
         """
         if mode == "suspend":
             self._need_firmware()
-        self._send(f"echo {mode} >/sys/power/disk && echo disk >/sys/power/state")
+        self._send(f"echo {mode or self._kind.power_off} >/sys/power/disk && echo disk >/sys/power/state")
         return self._sleep(timeout)
 
     def suspend(self, mode: str = "deep", timeout: float = 60) -> Result | None:
@@ -344,8 +346,8 @@ class Guest(Shell):
         initrd.write_bytes(initramfs.build(self._source, self._modules, files))
         # An emulated guest may get no CPU for half a minute on a busy machine, which is no lockup of its own; the most is 60.
         watchdog = min(60, WATCHDOG_SECONDS * self._patience())
-        options = [*KERNEL_OPTIONS, f"watchdog_thresh={watchdog}", *self._kernel_options]
-        options += [f"lab.load={','.join(self._early)}", f"lab.late={','.join(self._late)}"]
+        options = [*self._kind.options, f"console={self._kind.tty}0,115200", f"watchdog_thresh={watchdog}", *self._kernel_options]
+        options += [f"lab.agent={self._kind.tty}1", f"lab.load={','.join(self._early)}", f"lab.late={','.join(self._late)}"]
         options += [f"lab.swap={self._swap_device}"] if self._swap_mib else []
         machine = Machine(
             name=self._machine, accel=facts().accel, icount=self._icount, memory_mib=self.memory_mib, cpus=self._cpus,

@@ -2,6 +2,7 @@
 # PID 1 of every guest: mounts what is needed, loads modules, resumes from an image if there is one, then serves the harness.
 #
 # Read from the kernel command line:
+#   lab.agent=TTY     the second serial port
 #   lab.load=a,b      modules to load before the attempt to resume (the swap disk's driver and the like)
 #   lab.swap=DEVICE   swap partition to resume from and to use
 #   lab.late=a,b      modules to load after it
@@ -53,7 +54,8 @@ for module in $(option late); do
 done
 
 echo 7 >/proc/sys/kernel/printk
-exec </dev/ttyS1 >/dev/ttyS1
+tty=/dev/$(option agent)
+exec <"$tty" >"$tty"
 stty raw -echo
 echo "ready $(cat /proc/sys/kernel/random/boot_id)"
 while read -r id size; do

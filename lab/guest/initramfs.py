@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import lzma
 import re
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -19,7 +18,7 @@ from pathlib import Path
 
 from .cache import cached
 from .cpio import Archive
-from .facts import Kernel
+from .facts import Kernel, facts
 
 INIT = Path(__file__).with_name("init.sh")
 SUFFIXES = (".ko", ".ko.xz")
@@ -80,7 +79,7 @@ def _closure(source: ModuleSource, modules: Iterable[str]) -> dict[str, tuple[Pa
 
 def _base(kernel: Kernel, modules: Mapping[str, tuple[Path, list[str]]]) -> bytes:
     """Returns the base archive, from the cache when one with the same inputs is there."""
-    busybox = Path(shutil.which("busybox") or "/bin/busybox")
+    busybox = facts().busybox
     inputs = [busybox, *(path for _, (path, _) in sorted(modules.items()))]
     key = kernel.release.encode() + INIT.read_bytes() + Path(__file__).read_bytes()
     return cached("initramfs", inputs, key, lambda: _make_base(kernel, modules, busybox)).read_bytes()
@@ -93,7 +92,8 @@ def _make_base(kernel: Kernel, modules: Mapping[str, tuple[Path, list[str]]], bu
     archive.add_char_device("dev/console", 5, 1)
     archive.add_file("init", INIT.read_bytes(), 0o755)
     archive.add_file("bin/busybox", busybox.read_bytes(), 0o755)
-    applets = subprocess.run([busybox, "--list"], check=True, capture_output=True, text=True).stdout.split()
+    # That of another architecture does not run here; it has the same applets.
+    applets = subprocess.run(["busybox", "--list"], check=True, capture_output=True, text=True).stdout.split()
     for applet in applets:
         if applet != "busybox":
             archive.add_symlink(f"bin/{applet}", "busybox")
@@ -149,7 +149,7 @@ def _stripped(path: Path) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, "module.ko")
         copy.write_bytes(data)
-        subprocess.run(["strip", "--strip-debug", copy], check=True)
+        subprocess.run(["llvm-strip-19", "--strip-debug", copy], check=True)
         return copy.read_bytes()
 
 

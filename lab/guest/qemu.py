@@ -14,21 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .agent import Agent
+from .machines import Kind, kind
 from .monitor import Monitor
 from .trace import EVENTS
 
 BALLOON_ID = "balloon0"
 SWAP_DEVICE = "/dev/nvme0n1"
 ROOT_PORT = "port0"
-# TCG runs `rep movsb` and `rep stosb` byte by byte: without the bits that recommend them the kernel copies and clears by words,
-# and pages are filled and freed in half the time. Benches, which count instructions, keep the kernel that a real CPU gets.
-WORDWISE = "max,la57=off,erms=off,fsrm=off,fsrs=off,fzrm=off"
-# Without ASPM, which the kernel `full` leaves out, the firmware keeps PCIe hotplug unless told otherwise.
-KERNEL_OPTIONS = (
-    "console=ttyS0,115200", "loglevel=5", "no_console_suspend", "panic=0",
-    "hibernate.pm_test_delay=1", "suspend.pm_test_delay=1", "nokaslr", "tsc=reliable", "no_timer_check",
-    "pcie_ports=native", "mitigations=off", "random.trust_cpu=on", "audit=0", "apparmor=0", "cryptomgr.notests",
-)
 
 
 @dataclass(frozen=True)
@@ -55,10 +47,15 @@ class Machine:
     """Make the memory a file that QEMU passes on to processes that are devices."""
     extra: Sequence[str]
 
+    @property
+    def kind(self) -> Kind:
+        """The kind of machine it is."""
+        return kind(self.name)
+
     def arguments(self) -> list[str]:
         """QEMU's arguments, without sockets and logs."""
         accel = "tcg,thread=single" if self.icount else {"tcg": "tcg,thread=multi"}.get(self.accel, self.accel)
-        cpu = "max,la57=off" if self.icount else {"kvm": "host"}.get(self.accel, WORDWISE)
+        cpu = self.kind.counted_cpu if self.icount else {"kvm": "host"}.get(self.accel, self.kind.cpu)
         arguments = [
             "-no-user-config", "-nodefaults", "-display", "none", "-machine", self.name, "-accel", accel, "-cpu", cpu,
             "-m", f"{self.memory_mib}M", "-smp", str(self.cpus),
@@ -73,20 +70,11 @@ class Machine:
                 "-drive", f"if=none,id=swap,file={self.swap_disk},format=raw,cache=unsafe", "-device", f"{self.swap},drive=swap,serial=swap",
             ]
         if self.root_port:
-            arguments += [
-                "-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off",
-                "-device", f"pcie-root-port,id={ROOT_PORT},chassis=1,slot=1",
-            ]
+            arguments += [*self.kind.native_hotplug, "-device", f"pcie-root-port,id={ROOT_PORT},chassis=1,slot=1"]
         if self.balloon:
             bus = f",bus={ROOT_PORT}" if self.root_port else ""
             arguments += ["-device", f"{self.balloon},id={BALLOON_ID}{bus}"]
         return arguments + list(self.extra)
-
-    def serial_ports(self) -> list[str]:
-        """QEMU's arguments for two serial ports, with the character devices `console` and `agent` behind them."""
-        if self.name.startswith("microvm"):  # It has one port of its own.
-            return ["-serial", "chardev:console", "-device", "isa-serial,iobase=0x2f8,irq=3,chardev=agent"]
-        return ["-serial", "chardev:console", "-serial", "chardev:agent"]
 
 
 class Qemu:
@@ -101,11 +89,11 @@ class Qemu:
         self.trace.touch()
         self._errors = logs / f"qemu.{number}.log"
         pairs = {name: socket.socketpair() for name in ("agent", "qmp")}
-        arguments = ["qemu-system-x86_64", *machine.arguments(), "-run-with", "exit-with-parent=on"]
+        arguments = [machine.kind.emulator, *machine.arguments(), "-run-with", "exit-with-parent=on"]
         arguments += ["-chardev", f"file,id=console,path={logs / 'console.log'},append=on"]
         for name, (_, theirs) in pairs.items():
             arguments += ["-chardev", f"socket,id={name},fd={theirs.fileno()}"]
-        arguments += [*machine.serial_ports(), "-object", "monitor-qmp,id=monitor,chardev=qmp"]
+        arguments += [*machine.kind.serial_ports, "-object", "monitor-qmp,id=monitor,chardev=qmp"]
         arguments += ["-msg", "timestamp=on", "-D", str(self.trace)]
         for event in EVENTS:
             arguments += ["-trace", f"enable={event}"]
