@@ -7,7 +7,7 @@ PYTHON ?= python3
 # What the command line may set; the lab reads it from the environment.
 export KDIR OUT LLVM RELEASE KERNEL TESTS PYTEST_ARGS PROFILE BENCH_ARGS ACCEL LAB_CACHE LINUX_SOURCE DEBIAN_MIRROR
 
-TARGETS := modules stock-modules demo bench-balloon bench-ring bench-rng bench-mmio bench-pci test test-long test-debug lint rustfmt rustdoc doctor shell update clean distclean
+TARGETS := modules stock-modules demo bench-balloon bench-ring bench-rng bench-mmio test test-long test-debug test-arm64 lint rustfmt rustdoc doctor shell update clean distclean
 
 .PHONY: help $(TARGETS)
 
@@ -25,6 +25,7 @@ bench-pci:	## measure virtio_pci, and all modules together, beside C's: [PROFILE
 test:		## run the tests on both kernels: [TESTS=<files>] [PYTEST_ARGS=<options>] [ACCEL=tcg]
 test-long:	## run the tests and the long ones
 test-debug:	## run the tests under KASAN, lockdep and kmemleak, with allocations that fail
+test-arm64:	## run those of transports, rings and balloon on arm64, under emulation
 lint:		## check the style: rustfmt, checkpatch, clippy
 rustfmt:	## format the Rust files
 rustdoc:	## make pages of the documentation in the source: build/rustdoc

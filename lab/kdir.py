@@ -20,6 +20,8 @@ REQUIRED = {
     "CONFIG_VIRTIO": "turn it on, built in or as a module",
     "CONFIG_BALLOON": "turn on CONFIG_VIRTIO_BALLOON=m, which selects it",
 }
+# Option and name of the architectures that are known.
+ARCHITECTURES = {"CONFIG_X86_64": "x86_64", "CONFIG_ARM64": "arm64"}
 
 
 def build(step: Step, kdir: Path, out: Path, llvm: str) -> list[Path]:
@@ -32,7 +34,8 @@ def build(step: Step, kdir: Path, out: Path, llvm: str) -> list[Path]:
     if out.joinpath("Module.symvers").exists() and (not stamp.exists() or stamp.read_text() != str(kdir)):
         raise LabError(f"{out} holds modules for another kernel: remove it (make clean), or name another folder with OUT=")
     stamp.write_text(str(kdir))
-    command = ["make", "-C", str(kdir), f"-j{os.cpu_count()}", f"M={paths.CHECKOUT}", f"MO={out}", "modules",
+    arch = next(arch for option, arch in ARCHITECTURES.items() if option in config)
+    command = ["make", "-C", str(kdir), f"-j{os.cpu_count()}", f"ARCH={arch}", f"M={paths.CHECKOUT}", f"MO={out}", "modules",
                f"LLVM={llvm}" if llvm else f"CC={compiler}"]
     step.run(command, paths.BUILD / "logs" / "modules.log", "building")
     step.done(str(out))
@@ -51,6 +54,8 @@ def _config(kdir: Path) -> dict[str, str]:
 
 
 def _check_kernel(kdir: Path, config: dict[str, str]) -> None:
+    if not ARCHITECTURES.keys() & config.keys():
+        raise LabError(f"KDIR={kdir}: these modules are for the architectures {', '.join(ARCHITECTURES.values())}, this kernel is for none of them")
     for option, advice in REQUIRED.items():
         if option not in config:
             raise LabError(f"KDIR={kdir}: {option} is off in this kernel: {advice}, and build it anew")

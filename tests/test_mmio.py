@@ -1,4 +1,5 @@
-"""The kernel's own virtio drivers on devices behind virtio-mmio: modern and legacy, and the parameter that makes them.
+"""The kernel's own virtio drivers on devices behind virtio-mmio: modern and legacy, and the parameter that makes them. The devices are
+announced by that parameter on x86-64, by a device tree on arm64.
 
 Each test runs with our modules, and in `make test-long` with every mixture of ours and C's below the drivers, C's alone being the control.
 """
@@ -11,15 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from lab.guest import Guest, facts
-from test_ring import MODULES, PROGRAMS, Devices, Ring, use_balloon
+from lab.guest import WITH_MMIO, Guest, facts
+from test_ring import KERNEL, MODULES, PROGRAMS, Devices, Ring, use_balloon
 
 Factory = Callable[..., Guest]
 
-KERNEL = "full"
-"""Debian's kernel has the ring built in, and no parameter `device`."""
-
-MACHINE = "microvm,acpi=off,rtc=off"
+MACHINE = WITH_MMIO[facts().kernels[KERNEL].arch]
 BELOW = ("virtio_mmio", "virtio_ring", "virtio")
 """The modules below the drivers: transport, rings, core."""
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pytest
-from lab.guest import Guest, facts
+from lab.guest import WITH_MMIO, Guest, facts
 
 Factory = Callable[..., Guest]
 
 KERNEL = list(facts().kernels)[-1]
-"""`full`, or `debug` in `make test-debug`: Debian's kernel has the ring built in."""
+"""`full`, or `debug` or `arm64` in the runs for these: Debian's kernel has the ring built in."""
 
 LAYERS = {"rust": {"virtio_ring"}, "rust-core": {"virtio", "virtio_ring"}, "c-core": {"virtio"}, "c": set()}
 """Which modules are ours; the core's name says whose ring is below it."""
@@ -194,7 +194,7 @@ def test_mmio(guests: Factory, ring: str, tmp_path: Path) -> None:
     devices.nets(PAIRWISE[4:6])
     devices.rngs(PAIRWISE[6:7])
     guest = boot(
-        guests, ring, machine="microvm,acpi=off,rtc=off", balloon="virtio-balloon-device",
+        guests, ring, machine=WITH_MMIO[facts().kernels[KERNEL].arch], balloon="virtio-balloon-device",
         qemu_options=["-global", "virtio-mmio.force-legacy=false", *devices.options],
     )
     devices.check(guest)
