@@ -33,6 +33,7 @@ pub mod kernel_ext {
     pub mod io_address;
     pub mod irq;
     pub mod irq_handler;
+    pub mod mmio;
     #[cfg(CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES)]
     pub mod module_param;
     pub mod platform;

@@ -9,6 +9,7 @@
 //!
 //! Rings are made with [`ring`].
 
+pub mod callback;
 mod ops;
 mod registration;
 pub mod ring;

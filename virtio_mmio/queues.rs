@@ -24,6 +24,7 @@ use super::{
 use crate::{
     kernel_ext::irq,
     virtio::transport::{
+        callback::Callback,
         ring::{
             Ring,
             Shape,
@@ -36,11 +37,6 @@ use crate::{
     },
 };
 
-// The kernel's atomics call a function to read a byte, for each queue in each interrupt.
-use core::sync::atomic::{
-    AtomicBool,
-    Ordering, //
-};
 use kernel::{
     dev_err,
     device::Bound,
@@ -67,8 +63,6 @@ struct Queue<'bound> {
     version: Version,
     /// There until `drop`.
     ring: Option<Ring>,
-    /// The driver may be called for used buffers.
-    running: AtomicBool,
 }
 
 impl<'bound> Queue<'bound> {
@@ -113,7 +107,6 @@ impl<'bound> Queue<'bound> {
             window,
             version: device.version,
             ring: Some(ring),
-            running: AtomicBool::new(true),
         };
 
         queue.start()?;
@@ -230,6 +223,8 @@ impl Drop for Queue<'_> {
 struct Interrupt<'bound> {
     window: Window<'bound>,
     device: ARef<Device>,
+    /// Those of `queues`, in the same order; apart from them, to be close together.
+    callbacks: KVec<Callback>,
     queues: KVec<Queue<'bound>>,
 }
 
@@ -237,20 +232,15 @@ impl Handler for Interrupt<'_> {
     /// Acknowledges what the device has to say, then acts on it: if it was the other way round,
     /// what happens in between would be acknowledged unseen.
     fn handle(&self) -> IrqReturn {
-        let Some(causes) = Causes::of(self.window.read(regs::InterruptStatus)) else {
-            return IrqReturn::None;
-        };
-        let mut handled = causes.config_change();
-
-        self.window.write(regs::InterruptAck, causes.bits());
-        if causes.config_change() {
-            self.device.config_changed();
-        }
-        if causes.used_buffer() {
-            for queue in &self.queues {
-                handled |= queue.interrupt();
+        let handled = match self.window.read(regs::InterruptStatus) {
+            // Nearly always.
+            Causes::USED_BUFFER => {
+                self.window.write(regs::InterruptAck, Causes::USED_BUFFER);
+                self.look_for_used_buffers()
             }
-        }
+            status => self.handle_other(status),
+        };
+
         match handled {
             true => IrqReturn::Handled,
             false => IrqReturn::None,
@@ -258,14 +248,33 @@ impl Handler for Interrupt<'_> {
     }
 }
 
-impl Queue<'_> {
-    /// Looks for used buffers; returns whether there were any.
-    #[inline(always)]
-    fn interrupt(&self) -> bool {
-        match &self.ring {
-            Some(ring) if self.running.load(Ordering::Relaxed) => ring.interrupt(),
-            _ => false,
+impl Interrupt<'_> {
+    /// Acknowledges and does what any other status means, if it means something; returns whether
+    /// the interrupt was the device's.
+    #[cold]
+    fn handle_other(&self, status: u32) -> bool {
+        let Some(causes) = Causes::of(status) else {
+            return false;
+        };
+
+        self.window.write(regs::InterruptAck, causes.bits());
+        if causes.config_change() {
+            self.device.config_changed();
         }
+        // Both have to be looked at.
+        causes.config_change() | (causes.used_buffer() && self.look_for_used_buffers())
+    }
+
+    /// Returns whether any queue had some. The last queue comes first: a loop that counts down has
+    /// fewer instructions.
+    #[inline(always)]
+    fn look_for_used_buffers(&self) -> bool {
+        let mut handled = 0;
+
+        for callback in self.callbacks.iter().rev() {
+            handled |= callback.interrupt();
+        }
+        handled != 0
     }
 }
 
@@ -288,16 +297,24 @@ impl<'bound> Active<'bound> {
         dev: &Device,
         wanted: &Wanted<'_>,
     ) -> Result<Self> {
-        let mut queues = KVec::with_capacity(wanted.wishes().count(), GFP_KERNEL)?;
+        let count = wanted.wishes().count();
+        let mut queues = KVec::with_capacity(count, GFP_KERNEL)?;
+        let mut callbacks = KVec::with_capacity(count, GFP_KERNEL)?;
 
         for (index, wish) in (0..).zip(wanted.wishes()) {
-            queues.push(Queue::new(device, dev, index, wish)?, GFP_KERNEL)?;
+            let queue = Queue::new(device, dev, index, wish)?;
+            // SAFETY: Only the handler of the interrupt uses it, which goes before the queues.
+            let callback = unsafe { Callback::new(queue.ring()?) };
+
+            callbacks.push(callback, GFP_KERNEL)?;
+            queues.push(queue, GFP_KERNEL)?;
         }
         let window = device.window;
         let reference = ARef::from(dev);
         let interrupt = try_init!(Interrupt {
             window,
             device: reference,
+            callbacks,
             queues,
         }? Error);
         let name = kernel::device::Device::name(dev.as_ref());
@@ -330,14 +347,17 @@ impl<'bound> Active<'bound> {
     }
 
     /// Selects one of the queues.
-    fn select(&self, queue: &Virtqueue) -> Result<&Queue<'bound>> {
-        let mut queues = self.interrupt.handler().queues.iter();
+    fn select(&self, queue: &Virtqueue) -> Result<(&Queue<'bound>, &Callback)> {
+        let Interrupt {
+            queues, callbacks, ..
+        } = self.interrupt.handler();
         let index = queue.index();
-        let found = queues.find(|queue| queue.ring().is_ok_and(|ring| ring.index() == index));
-        let found = found.ok_or(ENOENT)?;
+        let mut all = queues.iter().zip(callbacks);
+        let found = all.find(|(queue, _)| queue.ring().is_ok_and(|ring| ring.index() == index));
+        let (queue, callback) = found.ok_or(ENOENT)?;
 
-        found.window.write(regs::QueueSel, index);
-        Ok(found)
+        queue.window.write(regs::QueueSel, index);
+        Ok((queue, callback))
     }
 
     /// Takes one queue back from the device (Virtio 1.4, 2.6.1).
@@ -347,7 +367,7 @@ impl<'bound> Active<'bound> {
     /// `ENOENT` if the device offers that, but does not know the register; `EIO` if it does not
     /// come to an end. Either way the device still has the queue.
     pub(super) fn reset(&self, queue: &Virtqueue) -> Result {
-        let queue = self.select(queue)?;
+        let (queue, callback) = self.select(queue)?;
         let window = queue.window;
 
         window.write(regs::QueueReset, 1);
@@ -369,7 +389,7 @@ impl<'bound> Active<'bound> {
             );
             return Err(if done.is_err() { EIO } else { ENOENT });
         }
-        queue.running.store(false, Ordering::Relaxed);
+        callback.turn_off();
         self.interrupt.synchronize();
         Ok(())
     }
@@ -380,13 +400,13 @@ impl<'bound> Active<'bound> {
     ///
     /// `EBUSY` if the device has it, `EIO` if it does not take it.
     pub(super) fn restart(&self, queue: &Virtqueue) -> Result {
-        let queue = self.select(queue)?;
+        let (queue, callback) = self.select(queue)?;
         let window = queue.window;
 
         if window.read(regs::QueueReset) != 0 || window.read(regs::QueueReady) != 0 {
             return Err(EBUSY);
         }
-        queue.running.store(true, Ordering::Relaxed);
+        callback.turn_on();
         queue.start()
     }
 }

@@ -136,7 +136,8 @@ pub(crate) const GONE: u32 = u32::MAX;
 pub(crate) struct Causes(u32);
 
 impl Causes {
-    const USED_BUFFER: u32 = 1 << 0;
+    /// The bit that says that a buffer of some queue was used.
+    pub(crate) const USED_BUFFER: u32 = 1 << 0;
     const CONFIG_CHANGE: u32 = 1 << 1;
 
     /// What a value of [`InterruptStatus`] says, without bits that mean nothing. None if it says

@@ -16,6 +16,7 @@ use super::{
     },
     transport::Version, //
 };
+use crate::kernel_ext::mmio;
 
 use kernel::{
     io::{
@@ -35,6 +36,10 @@ pub(crate) const PAGE_BYTES: u32 = PAGE_SIZE as u32;
 #[derive(Clone, Copy)]
 pub(crate) struct Window<'a>(Mmio<'a, Region<{ regs::CONFIG }>>);
 
+impl<R: regs::Register> mmio::Register<{ regs::CONFIG }> for R {
+    const OFFSET: usize = R::OFFSET;
+}
+
 impl<'a> Window<'a> {
     /// The window on a device.
     pub(crate) fn new(memory: Mmio<'a, Region<{ regs::CONFIG }>>) -> Self {
@@ -44,13 +49,13 @@ impl<'a> Window<'a> {
     /// Reads a register.
     #[inline(always)]
     pub(crate) fn read<R: Readable>(&self, _register: R) -> u32 {
-        self.0.read32(R::OFFSET)
+        mmio::read::<R, _>(self.0)
     }
 
     /// Writes a register.
     #[inline(always)]
     pub(crate) fn write<R: Writable>(&self, _register: R, value: u32) {
-        self.0.write32(value, R::OFFSET);
+        mmio::write::<R, _>(self.0, value);
     }
 
     /// Writes both halves of an address or of a set, the low one first.

@@ -62,6 +62,11 @@ impl Virtqueue {
         unsafe { &*vq.cast() }
     }
 
+    /// The queue as the ring knows it.
+    pub(super) fn as_raw(&self) -> *mut bindings::virtqueue {
+        self.0.get()
+    }
+
     /// The device that the queue belongs to.
     pub(super) fn device(&self) -> *mut bindings::virtio_device {
         // SAFETY: By the type invariant; the field never changes.
