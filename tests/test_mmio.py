@@ -1,5 +1,5 @@
-"""The kernel's own virtio drivers on devices behind virtio-mmio: modern and legacy, and the parameter that makes them. The devices are
-announced by that parameter on x86-64, by a device tree on arm64.
+"""The kernel's own virtio drivers on devices behind virtio-mmio: modern and legacy, of the module's parameter, of ACPI or of a device tree,
+and that parameter.
 
 Each test runs with our modules, and in `make test-long` with every mixture of ours and C's below the drivers, C's alone being the control.
 """
@@ -17,7 +17,12 @@ from test_ring import KERNEL, MODULES, PROGRAMS, Devices, Ring, use_balloon
 
 Factory = Callable[..., Guest]
 
-MACHINE = WITH_MMIO[facts().kernels[KERNEL].arch]
+MACHINES = WITH_MMIO[facts().kernels[KERNEL].arch]
+"""QEMU's machine, by what tells the kernel of its devices."""
+
+UNCALIBRATED = ["tsc_early_khz=2000000"] if facts().accel == "tcg" else []
+"""With ACPI `microvm` has no clock of a known frequency under TCG; Linux needs one to find out how fast its timers run, or waits for ever."""
+
 BELOW = ("virtio_mmio", "virtio_ring", "virtio")
 """The modules below the drivers: transport, rings, core."""
 
@@ -27,23 +32,33 @@ LAYERS = [
 ]
 """Which of them are ours."""
 
+WAYS = [
+    pytest.param(how, legacy, id=f"{how}-{'legacy' if legacy else 'modern'}", marks=pytest.mark.long if how == "acpi" and legacy else ())
+    for how in MACHINES for legacy in (False, True)
+]
+"""Who tells the kernel of the devices, and which ones they are."""
+
+PLACES = {"parameter": "/virtio-mmio-cmdline/", "acpi": "/LNRO0005:", "tree": ".virtio_mmio/"}
+"""What the path of a device in sysfs shows of that."""
+
 MODERN = [Ring(), Ring(packed=True), Ring(event_idx=False, iommu_platform=True), Ring(packed=True, indirect_desc=False)]
 LEGACY = [Ring(event_idx=event_idx, indirect_desc=indirect) for event_idx, indirect in itertools.product((True, False), repeat=2)]
 
 
-def boot(guests: Factory, ours: frozenset[str], legacy: bool, **options: object) -> Guest:
+def boot(guests: Factory, ours: frozenset[str], how: str, legacy: bool, **options: object) -> Guest:
     """A started guest with MMIO devices only."""
     extra = options.pop("qemu_options", [])
     settings = {
-        "kernel": KERNEL, "machine": MACHINE, "swap_mib": 0, "memory_mib": 512, "modules": MODULES, "files": PROGRAMS, "balloon": "virtio-balloon-device",
+        "kernel": KERNEL, "machine": MACHINES[how], "swap_mib": 0, "memory_mib": 512, "modules": MODULES, "files": PROGRAMS, "balloon": "virtio-balloon-device",
+        "kernel_options": UNCALIBRATED if how == "acpi" else [],
         "qemu_options": ["-global", f"virtio-mmio.force-legacy={'on' if legacy else 'off'}", *extra],
     }
     return guests(rust=ours, **{**settings, **options}).start()
 
 
-@pytest.mark.parametrize("legacy", [pytest.param(False, id="modern"), pytest.param(True, id="legacy")])
+@pytest.mark.parametrize(("how", "legacy"), WAYS)
 @pytest.mark.parametrize("ours", LAYERS)
-def test_devices(guests: Factory, ours: frozenset[str], legacy: bool, tmp_path: Path) -> None:
+def test_devices(guests: Factory, ours: frozenset[str], how: str, legacy: bool, tmp_path: Path) -> None:
     """If this fails a disk, network interface, serial port, random number generator or balloon does not work, or not after its driver came back."""
     rings = LEGACY if legacy else MODERN
     devices = Devices(tmp_path, "device")
@@ -51,7 +66,9 @@ def test_devices(guests: Factory, ours: frozenset[str], legacy: bool, tmp_path: 
     devices.nets(rings[2:])
     devices.serials(rings[:2])
     devices.rngs(rings[3:])
-    guest = boot(guests, ours, legacy, qemu_options=devices.options)
+    guest = boot(guests, ours, how, legacy, qemu_options=devices.options)
+    places = guest.run("for device in /sys/bus/virtio/devices/*; do readlink -f $device; done").out.splitlines()
+    assert len(places) == 8 and all(PLACES[how] in place for place in places), places
     devices.check(guest)
     use_balloon(guest)
     guest.run("modprobe -r virtio_blk virtio_net virtio_balloon; rmmod virtio_mmio; modprobe virtio_mmio; modprobe virtio_blk")
@@ -67,7 +84,7 @@ def test_sleep(guests: Factory, ours: frozenset[str], legacy: bool, mode: str, t
     with disk.open("wb") as file:
         file.truncate(600 << 20)
     options = ["-drive", f"if=none,id=swap,file={disk},format=raw,cache=unsafe", "-device", "virtio-blk-device,drive=swap"]
-    guest = boot(guests, ours, legacy, qemu_options=options)
+    guest = boot(guests, ours, next(iter(MACHINES)), legacy, qemu_options=options)
     guest.run("modprobe virtio_blk; mkswap /dev/vda; swapon /dev/vda; echo /dev/vda >/sys/power/resume; head -c 8m /dev/urandom >/tmp/file")
     before = guest.run("sha256sum /tmp/file").out
     guest.inflate(64)

@@ -194,7 +194,7 @@ def test_mmio(guests: Factory, ring: str, tmp_path: Path) -> None:
     devices.nets(PAIRWISE[4:6])
     devices.rngs(PAIRWISE[6:7])
     guest = boot(
-        guests, ring, machine=WITH_MMIO[facts().kernels[KERNEL].arch], balloon="virtio-balloon-device",
+        guests, ring, machine=next(iter(WITH_MMIO[facts().kernels[KERNEL].arch].values())), balloon="virtio-balloon-device",
         qemu_options=["-global", "virtio-mmio.force-legacy=false", *devices.options],
     )
     devices.check(guest)

@@ -58,8 +58,11 @@ KINDS = {
 USUAL = {"x86_64": "q35", "aarch64": "virt"}
 """The machine, as `-machine` takes it, of a guest that does not say which."""
 
-WITH_MMIO = {"x86_64": "microvm,acpi=off,rtc=off", "aarch64": "virt"}
-"""The one that has virtio devices without PCI."""
+WITH_MMIO = {
+    "x86_64": {"parameter": "microvm,acpi=off,rtc=off", "acpi": "microvm,acpi=on"},
+    "aarch64": {"tree": "virt"},
+}
+"""Those that have virtio devices without PCI, by what tells the kernel of them."""
 
 
 def kind(machine: str) -> Kind:
