@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 import re
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,10 +25,17 @@ KERNEL = "full"
 
 SIZE = 1 << 20
 RNG, NET = 4, 1
+ASKING = 0x3ffe
+"""What `tests/modules/virtio_probe.rs` drives."""
+
 
 MAGIC, VERSION, DEVICE_ID, FEATURES = 0x000, 0x004, 0x008, 0x010
 QUEUE_SIZE_MAX, QUEUE_SIZE, QUEUE_PFN, QUEUE_READY = 0x034, 0x038, 0x040, 0x044
 INTERRUPT_STATUS, INTERRUPT_ACK, STATUS, CONFIG = 0x060, 0x064, 0x070, 0x100
+SHM_SEL, SHM_LEN, SHM_BASE, QUEUE_RESET = 0x0ac, 0x0b0, 0x0b8, 0x0c0
+RING_RESET = 1 << 8
+"""In the second word of the features, as VERSION_1."""
+
 FEATURES_OK, FAILED = 8, 128
 
 PATIENCE = 0.9
@@ -73,10 +81,10 @@ class Liars:
             options += ["-device", f"ivshmem-plain,memdev={name}"]
         self.guest = guests(
             kernel=KERNEL, rust={"virtio_mmio", *(("virtio", "virtio_ring") if core == "rust" else ())}, driver=None, balloon=False, swap_mib=0,
-            memory_mib=512, modules=["virtio_mmio", "virtio_rng", "virtio_net"], allow=[] if core == "rust" else ["cut here", "WARNING: .*virtio_dev_remove"],
+            memory_mib=512, modules=["virtio_mmio", "virtio_rng", "virtio_net", "virtio_probe"], allow=[] if core == "rust" else ["cut here", "WARNING: .*virtio_dev_remove"],
             qemu_options=[*options, "-object", "rng-random,id=random,filename=/dev/urandom", "-device", "virtio-rng-pci,vectors=0,rng=random"],
         ).start()
-        self.guest.run("modprobe -a virtio_rng virtio_net")
+        self.guest.run("modprobe -a virtio_rng virtio_net virtio_probe")
         found = self.guest.run("grep -l 0x1110 /sys/bus/pci/devices/*/device").out.split()
         self._slots = [Path(path).parent for path in found]
         for slot in self._slots:
@@ -132,6 +140,8 @@ def test_liars(guests: Factory, core: str, tmp_path: Path) -> None:
     devices_that_turn_bad(liars)
     interrupts_of_others(liars)
     configuration_beyond_the_memory(liars)
+    single_queues_reset(liars)
+    shared_memory(liars)
 
 
 def values_that_cannot_be(liars: Liars) -> None:
@@ -226,4 +236,66 @@ def configuration_beyond_the_memory(liars: Liars) -> None:
         assert not liars.load(size=size), "it has one queue, and needs two"
         log = liars.log()
         assert (line is None) == ("no configuration space" not in log) and re.search(line or "", log), log
+        liars.unload()
+
+
+@contextmanager
+def answering(registers: Registers, lets_go: bool) -> Iterator[None]:
+    """Is a device that knows the register for the reset of a queue, or that only reads it as 0 and keeps the queue."""
+    over = threading.Event()
+
+    def answer() -> None:
+        while not over.wait(0.001):
+            if registers[QUEUE_RESET] == 1:
+                if lets_go:
+                    registers[QUEUE_READY] = 0
+                registers[QUEUE_RESET] = 0
+
+    device = threading.Thread(target=answer)
+    device.start()
+    yield
+    over.set()
+    device.join()
+
+
+def single_queues_reset(liars: Liars) -> None:
+    """A queue is reset and used again; a device that does not reset it, or does not know how to, keeps it."""
+    registers, good = liars.registers, {DEVICE_ID: ASKING, FEATURES: 1 | RING_RESET}
+    registers.fill(good)
+    with answering(registers, lets_go=True):
+        assert liars.load(), liars.log()
+    assert re.search(r"reset: 0\n.*restart: 0$", liars.log()), liars.log()
+    assert (registers[QUEUE_READY], registers[QUEUE_SIZE]) == (1, 8)
+    liars.unload()
+    registers.fill(good)
+    with answering(registers, lets_go=False):
+        assert liars.load(), liars.log()
+    assert re.search(r"does not reset queue 0\n.*reset: -2$", liars.log()), liars.log()
+    liars.unload()
+    registers.fill(good)
+    began = time.monotonic()
+    assert liars.load(), liars.log()
+    assert time.monotonic() - began >= PATIENCE, "the device has too little time"
+    assert re.search(r"does not reset queue 0\n.*reset: -5$", liars.log()), liars.log()
+    liars.unload()
+    registers.fill({DEVICE_ID: ASKING})
+    assert liars.load(), liars.log()
+    assert re.search(r"reset: -2$", liars.log()) and registers[QUEUE_RESET] == 0, "it does not offer that"
+    liars.unload()
+
+
+def shared_memory(liars: Liars) -> None:
+    """A region is where the device says; none is beyond the last address, or of a device that has none."""
+    none = "region 1: none"
+    cases = [
+        ({SHM_LEN: 0x3000, SHM_BASE: 0x5000, SHM_BASE + 4: 0x2}, "region 1: 12288 bytes at 0x200005000"),
+        ({SHM_LEN: 0xffffffff, SHM_LEN + 4: 0xffffffff, SHM_BASE: 0xffffffff, SHM_BASE + 4: 0xffffffff}, none),
+        ({SHM_LEN: 0x3000, SHM_BASE: 0xffffe000, SHM_BASE + 4: 0xffffffff}, "shared memory region 1 has 12288 bytes at 0xffffffffffffe000"),
+        ({SHM_LEN: 0x3000, VERSION: 1}, none),
+    ]
+    for values, line in cases:
+        liars.registers.fill({DEVICE_ID: ASKING, **values})
+        assert liars.load(), (values, liars.log())
+        assert line in liars.log() and (none in liars.log()) == (line != cases[0][1]), (values, liars.log())
+        assert liars.registers[SHM_SEL] == (1 if values.get(VERSION) != 1 else 0)
         liars.unload()
