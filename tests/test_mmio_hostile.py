@@ -30,10 +30,10 @@ ASKING = 0x3ffe
 
 
 MAGIC, VERSION, DEVICE_ID, FEATURES = 0x000, 0x004, 0x008, 0x010
-QUEUE_SIZE_MAX, QUEUE_SIZE, QUEUE_PFN, QUEUE_READY = 0x034, 0x038, 0x040, 0x044
+QUEUE_SIZE_MAX, QUEUE_SIZE, QUEUE_PFN, QUEUE_READY, QUEUE_NOTIFY = 0x034, 0x038, 0x040, 0x044, 0x050
 INTERRUPT_STATUS, INTERRUPT_ACK, STATUS, CONFIG = 0x060, 0x064, 0x070, 0x100
 SHM_SEL, SHM_LEN, SHM_BASE, QUEUE_RESET = 0x0ac, 0x0b0, 0x0b8, 0x0c0
-RING_RESET = 1 << 8
+NOTIFICATION_DATA, RING_RESET = 1 << 6, 1 << 8
 """In the second word of the features, as VERSION_1."""
 
 FEATURES_OK, FAILED = 8, 128
@@ -140,6 +140,7 @@ def test_liars(guests: Factory, core: str, tmp_path: Path) -> None:
     devices_that_turn_bad(liars)
     interrupts_of_others(liars)
     configuration_beyond_the_memory(liars)
+    notifications(liars)
     single_queues_reset(liars)
     shared_memory(liars)
 
@@ -239,13 +240,22 @@ def configuration_beyond_the_memory(liars: Liars) -> None:
         liars.unload()
 
 
+def notifications(liars: Liars) -> None:
+    """The device gets the number of the queue or, if it wants that, where the driver will put its second buffer as well."""
+    for features, value in ((1, 0), (1 | NOTIFICATION_DATA, 1 << 16)):
+        liars.registers.fill({FEATURES: features, QUEUE_NOTIFY: 0xffffffff})
+        assert liars.load(), liars.log()
+        assert liars.registers[QUEUE_NOTIFY] == value
+        liars.unload()
+
+
 @contextmanager
 def answering(registers: Registers, lets_go: bool) -> Iterator[None]:
     """Is a device that knows the register for the reset of a queue, or that only reads it as 0 and keeps the queue."""
     over = threading.Event()
 
     def answer() -> None:
-        while not over.wait(0.001):
+        while not over.wait(0.0002):
             if registers[QUEUE_RESET] == 1:
                 if lets_go:
                     registers[QUEUE_READY] = 0

@@ -105,7 +105,12 @@ fn show_region(vdev: *mut virtio_device, ops: &virtio_config_ops, id: u8) -> Res
 
     // SAFETY: A valid device.
     match unsafe { get(vdev, &mut region, id) } {
-        true => pr_info!("region {}: {} bytes at {:#x}\n", id, region.len, region.addr),
+        true => pr_info!(
+            "region {}: {} bytes at {:#x}\n",
+            id,
+            region.len,
+            region.addr
+        ),
         false => pr_info!("region {}: none\n", id),
     }
     Ok(())
