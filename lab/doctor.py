@@ -76,7 +76,7 @@ def _root() -> str:
 
 
 def _kernels() -> str:
-    made = [path for path in cache.entries() if path.name.startswith(("stock-", "full-", "debug-"))]
+    made = [path for path in cache.entries() if path.name.startswith(("stock-", *(f"{name}-" for name in kernels.RECIPES)))]
     return ", ".join(f"{path.name} ({_state(path)})" for path in made) or "none built yet"
 
 
