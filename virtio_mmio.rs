@@ -31,6 +31,7 @@ pub mod config;
 #[path = "kernel_ext"]
 pub mod kernel_ext {
     pub mod io_address;
+    pub mod iomap;
     pub mod irq;
     pub mod irq_handler;
     pub mod mmio;

@@ -6,7 +6,10 @@
 //! kind are mapped, and accessed with `ioread8()` and the like. C headers: `include/linux/pci.h`,
 //! `include/asm-generic/iomap.h`.
 
-use super::io_address::IoAddress;
+use super::{
+    io_address::IoAddress,
+    iomap, //
+};
 
 use core::{
     marker::PhantomData,
@@ -157,10 +160,7 @@ impl<'a, const SIZE: usize> Mapping<'a, SIZE> {
         let address = self.place(offset, 1)?;
 
         // SAFETY: By the type invariant it is mapped.
-        let value = unsafe { bindings::ioread8(address) };
-
-        // CAST: It reads as many bits.
-        Ok(value as u8)
+        Ok(unsafe { iomap::ioread8(address) })
     }
 
     /// Reads a little-endian word of 16 bits; otherwise as [`Self::get8`].
@@ -168,10 +168,7 @@ impl<'a, const SIZE: usize> Mapping<'a, SIZE> {
         let address = self.place(offset, 2)?;
 
         // SAFETY: By the type invariant it is mapped.
-        let value = unsafe { bindings::ioread16(address) };
-
-        // CAST: It reads as many bits.
-        Ok(value as u16)
+        Ok(unsafe { iomap::ioread16(address) })
     }
 
     /// Reads a little-endian word of 32 bits; otherwise as [`Self::get8`].
@@ -179,7 +176,7 @@ impl<'a, const SIZE: usize> Mapping<'a, SIZE> {
         let address = self.place(offset, 4)?;
 
         // SAFETY: By the type invariant it is mapped.
-        Ok(unsafe { bindings::ioread32(address) })
+        Ok(unsafe { iomap::ioread32(address) })
     }
 
     /// Writes a byte; otherwise as [`Self::get8`].
@@ -187,7 +184,7 @@ impl<'a, const SIZE: usize> Mapping<'a, SIZE> {
         let address = self.place(offset, 1)?;
 
         // SAFETY: By the type invariant it is mapped.
-        unsafe { bindings::iowrite8(value, address) };
+        unsafe { iomap::iowrite8(value, address) };
         Ok(())
     }
 
@@ -196,7 +193,7 @@ impl<'a, const SIZE: usize> Mapping<'a, SIZE> {
         let address = self.place(offset, 2)?;
 
         // SAFETY: By the type invariant it is mapped.
-        unsafe { bindings::iowrite16(value, address) };
+        unsafe { iomap::iowrite16(value, address) };
         Ok(())
     }
 
@@ -205,7 +202,7 @@ impl<'a, const SIZE: usize> Mapping<'a, SIZE> {
         let address = self.place(offset, 4)?;
 
         // SAFETY: By the type invariant it is mapped.
-        unsafe { bindings::iowrite32(value, address) };
+        unsafe { iomap::iowrite32(value, address) };
         Ok(())
     }
 }
@@ -340,16 +337,13 @@ macro_rules! io_capable {
             #[inline]
             fn io_read(view: Window<'_, $type>) -> $type {
                 // SAFETY: By the type invariant it is mapped.
-                let value = unsafe { bindings::$read(view.registers.cast()) };
-
-                // CAST: It reads as many bits.
-                value as $type
+                unsafe { iomap::$read(view.registers.cast()) }
             }
 
             #[inline]
             fn io_write(view: Window<'_, $type>, value: $type) {
                 // SAFETY: By the type invariant it is mapped.
-                unsafe { bindings::$write(value, view.registers.cast()) }
+                unsafe { iomap::$write(value, view.registers.cast()) }
             }
         }
     };

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     kernel_ext::{
         io_address::IoAddress,
+        iomap,
         irq_handler::RawHandler, //
     },
     virtio::bindings, //
@@ -356,7 +357,7 @@ unsafe extern "C" fn ring_with_index(vq: *mut bindings::virtqueue) -> bool {
     let index = unsafe { (*vq).index } as u16;
 
     // SAFETY: By the type invariant of `Ring` it is the address of a bell, which is there.
-    unsafe { bindings::iowrite16(index, (*vq).priv_) };
+    unsafe { iomap::iowrite16(index, (*vq).priv_) };
     true
 }
 
@@ -368,7 +369,7 @@ unsafe extern "C" fn ring_with_data(vq: *mut bindings::virtqueue) -> bool {
     let data = unsafe { bindings::vring_notification_data(vq) };
 
     // SAFETY: By the type invariant of `Ring` it is the address of a bell, which is there.
-    unsafe { bindings::iowrite32(data, (*vq).priv_) };
+    unsafe { iomap::iowrite32(data, (*vq).priv_) };
     true
 }
 
