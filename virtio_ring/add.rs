@@ -246,7 +246,19 @@ impl Queue {
         buffer: Buffer,
         gfp: gfp_t,
     ) -> Result {
-        let pieces = MappedLists {
+        let free = state.free();
+        if self.features.indirect && lists.may_be_several() && free != 0 {
+            // SAFETY: Callers serialise.
+            let table = unsafe { &mut *self.pool() }.take(lists.total(), &self.mapper, gfp);
+            let added =
+                table.map(|table| self.add_any_table(view, state, lists, buffer.token, table));
+            match added {
+                Some(Ok(true)) => return Ok(()),
+                Some(Err(error)) if !F::TRIES_AGAIN => return Err(error),
+                _ => (),
+            }
+        }
+        let any = Any {
             lists,
             mapper: &self.mapper,
         };

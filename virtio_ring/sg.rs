@@ -182,7 +182,7 @@ impl Lists {
     ///
     /// Those of `visit`.
     #[inline(always)]
-    fn walk(&self, mut visit: impl FnMut(Entry<'_>, u16) -> Result<bool>) -> Result<bool> {
+    fn walk<E>(&self, mut visit: impl FnMut(Entry<'_>, u16) -> Result<bool, E>) -> Result<bool, E> {
         let [out, inward, end] = self.bounds();
         self.walk_part(out, end, |list, entry| {
             visit(entry, if list < inward { 0 } else { desc::WRITE })
@@ -346,7 +346,19 @@ impl MappedLists<'_> {
         let phys = entry.phys(PageFrames::get());
         let (size, dir) = (entry.sg.length as usize, direction(flags));
         // SAFETY: By the type invariant of the lists.
-        unsafe { self.mapper.map_phys(phys, size, dir, self.lists.attrs) }
+        let addr = unsafe {
+            self.mapper
+                .map_phys(phys, len as usize, dir, self.lists.attrs)
+        };
+        if addr == map::ERROR {
+            return Err(ENOMEM);
+        }
+        Ok(Piece {
+            addr,
+            len,
+            flags,
+            mapped: true,
+        })
     }
 }
 

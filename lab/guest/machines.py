@@ -38,17 +38,18 @@ class Kind:
 
 
 # Without ASPM, which the kernel `full` leaves out, the firmware keeps PCIe hotplug unless told otherwise.
-_Q35 = Kind(
+_PC = Kind(
     "qemu-system-x86_64", WORDWISE, "max,la57=off", "ttyS", ("virtio_pci",),
     options=(*COMMON_OPTIONS, "tsc=reliable", "no_timer_check", "pcie_ports=native", "apparmor=0"),
     native_hotplug=("-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"),
 )
 
 KINDS = {
-    "q35": _Q35,
+    "q35": _PC,
+    "pc": _PC,
     # It has one serial port of its own.
     "microvm": replace(
-        _Q35, transports=("virtio_mmio",),
+        _PC, transports=("virtio_mmio",),
         serial_ports=("-serial", "chardev:console", "-device", "isa-serial,iobase=0x2f8,irq=3,chardev=agent"),
     ),
     # A CPU without pointer authentication, which TCG would compute.
