@@ -5,6 +5,7 @@
 use super::{
     indirect::{
         self,
+        Content,
         TableDesc, //
     },
     layout::{
@@ -24,9 +25,10 @@ use super::{
         SplitState, //
     },
     sg::{
+        one_physical,
+        Entries,
         Lists,
-        MappedLists,
-        PhysicalLists, //
+        Mapping, //
     },
     state::{
         Buffer,
@@ -58,9 +60,9 @@ trait Format {
     fn add<P: Pieces>(
         &mut self,
         view: &Self::View,
-        pieces: (&P, u16),
+        pieces: &P,
         buffer: Buffer,
-    ) -> Result<(), P::Error>;
+    ) -> Result<bool, P::Error>;
     fn add_one(&mut self, view: &Self::View, piece: &Piece, writable: u32, buffer: Buffer);
 }
 
@@ -88,9 +90,9 @@ macro_rules! impl_format {
             fn add<P: Pieces>(
                 &mut self,
                 view: &$view,
-                pieces: (&P, u16),
+                pieces: &P,
                 buffer: Buffer,
-            ) -> Result<(), P::Error> {
+            ) -> Result<bool, P::Error> {
                 <$state>::add(self, view, pieces, buffer)
             }
 
@@ -133,19 +135,11 @@ impl Queue {
         let Some(token) = Token::new(data) else {
             return misuse();
         };
-        if !self.is_physical(lists) {
-            return self.add_any(lists, token, ctx, gfp);
-        }
-        let buffer = Buffer {
-            token,
-            extra: ctx,
-            indirect: false,
-        };
         let added = match self.ring() {
             Ring::Split { view, state, .. } => {
                 // SAFETY: Callers serialise; it is the only reference to the state.
                 let state = unsafe { &mut *state.get() };
-                self.add_usual(view, state, lists, buffer) && {
+                self.add_usual(view, state, lists, token, ctx) && {
                     if state.must_kick() {
                         self.kick();
                     }
@@ -155,7 +149,7 @@ impl Queue {
             Ring::Packed { view, state, .. } => {
                 // SAFETY: As above.
                 let state = unsafe { &mut *state.get() };
-                self.add_usual(view, state, lists, buffer)
+                self.add_usual(view, state, lists, token, ctx)
             }
         };
         if added {
@@ -170,42 +164,110 @@ impl Queue {
         !lists.premapped() && !self.mapper.uses_api()
     }
 
-    /// Adds a buffer as most are: of one entry, or of several by a table like the last one's.
-    /// Returns whether it did.
+    /// Adds a buffer as most are: by a table like the last one's, or without one to a device that
+    /// takes physical addresses. Returns whether it did.
     #[inline(always)]
     fn add_usual<F: Format>(
         &self,
         view: &F::View,
         state: &mut F,
         lists: &Lists,
-        buffer: Buffer,
+        token: Token,
+        ctx: *mut c_void,
     ) -> bool {
-        if state.free() == 0 || (self.features.indirect && !buffer.extra.is_null()) {
+        if state.free() == 0 || (self.features.indirect && !ctx.is_null()) {
             return false;
         }
-        let pieces = PhysicalLists(lists);
-        let filled = if let Some(piece) = pieces.one() {
-            let writable = piece.writable_len();
-            Filled {
-                piece,
-                writable,
-                buffer,
-            }
-        } else {
-            if !self.features.indirect || !lists.may_be_several() {
-                return false;
-            }
+        let physical = self.is_physical(lists);
+        let direct = Buffer {
+            token,
+            extra: ctx,
+            indirect: false,
+        };
+        let (piece, writable, buffer) = if self.features.indirect && lists.may_be_several() {
             // SAFETY: Callers serialise.
-            let table = unsafe { &mut *self.pool() }.take_likely();
-            let filled = table.map(|table| self.fill::<F, _>(&pieces, buffer, table));
-            let Some(Ok(Some(filled))) = filled else {
+            let Some(mut table) = unsafe { &mut *self.pool() }.take_likely() else {
                 return false;
             };
-            filled
+            if !physical {
+                return self.add_table(view, state, lists, token, table) == Ok(true);
+            }
+            let Some(content) = indirect::fill(table.table::<F::Desc>(), lists) else {
+                self.put_back(table);
+                return false;
+            };
+            let piece = self.show(&table, content);
+            (piece, content.writable, table.into_buffer(token))
+        } else if self.mapper.uses_api() {
+            return false;
+        } else {
+            match one_physical(lists) {
+                Some(piece) if physical => (piece, piece.writable_len(), direct),
+                _ => return self.add_chain(view, state, lists, direct),
+            }
         };
-        state.add_one(view, &filled.piece, filled.writable, filled.buffer);
+        state.add_one(view, &piece, writable, buffer);
         self.added(state.free(), state.next_avail());
         true
+    }
+
+    /// Adds a buffer without a table to a queue that does not map. Returns whether it did.
+    #[inline(never)]
+    fn add_chain<F: Format>(
+        &self,
+        view: &F::View,
+        state: &mut F,
+        lists: &Lists,
+        buffer: Buffer,
+    ) -> bool {
+        let added = state.add(view, &Entries(lists), buffer) == Ok(true);
+        self.added(state.free(), state.next_avail());
+        added
+    }
+
+    /// Adds a buffer by `table`. Returns whether it did: not if the table is too small, or if the
+    /// lists are longer or shorter than said.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM` when a part of the buffer could not be mapped.
+    #[inline(never)]
+    fn add_table<F: Format>(
+        &self,
+        view: &F::View,
+        state: &mut F,
+        lists: &Lists,
+        token: Token,
+        mut table: Table,
+    ) -> Result<bool> {
+        let content = match table.fill::<F::Desc>(lists, &self.mapper) {
+            Ok(Some(content)) => content,
+            unfilled => {
+                self.put_back(table);
+                return unfilled.map(|_| false);
+            }
+        };
+        let piece = self.show(&table, content);
+        state.add_one(view, &piece, content.writable, table.into_buffer(token));
+        self.added(state.free(), state.next_avail());
+        Ok(true)
+    }
+
+    /// Shows a table to the device; returns what to put into the ring.
+    #[inline(always)]
+    fn show(&self, table: &Table, content: Content) -> Piece {
+        let count = content.count.get();
+        // SAFETY: Callers serialise.
+        unsafe { &mut *self.pool() }.likely_held(table, count);
+        table.show(count, &self.mapper)
+    }
+
+    /// Keeps a table that was not used after all.
+    #[cold]
+    #[inline(never)]
+    fn put_back(&self, table: Table) {
+        // SAFETY: Callers serialise.
+        unsafe { &mut *self.pool() }.put(table, &self.mapper);
     }
 
     /// Adds any buffer, as [`Self::add`] says.
@@ -248,131 +310,49 @@ impl Queue {
     ) -> Result {
         let free = state.free();
         if self.features.indirect && lists.may_be_several() && free != 0 {
+            let token = buffer.token;
             // SAFETY: Callers serialise.
             let table = unsafe { &mut *self.pool() }.take(lists.total(), &self.mapper, gfp);
-            let added =
-                table.map(|table| self.add_any_table(view, state, lists, buffer.token, table));
+            let added = table.map(|table| self.add_table(view, state, lists, token, table));
             match added {
                 Some(Ok(true)) => return Ok(()),
                 Some(Err(error)) if !F::TRIES_AGAIN => return Err(error),
                 _ => (),
             }
         }
-        let any = Any {
-            lists,
-            mapper: &self.mapper,
+        let added = if !self.mapper.uses_api() {
+            Ok(self.add_chain(view, state, lists, buffer))
+        } else if u32::from(free) < lists.total() {
+            // Nothing is mapped in vain.
+            Ok(false)
+        } else {
+            let mapper = &self.mapper;
+            state.add(view, &Mapping { lists, mapper }, buffer)
         };
-        let free = state.free();
-        if self.features.indirect && lists.may_be_several() && free != 0 {
-            match self.fill_any::<F>(&pieces, buffer, gfp) {
-                Ok(Some(filled)) => {
-                    state.add_one(view, &filled.piece, filled.writable, filled.buffer);
-                    self.added(state.free(), state.next_avail());
-                    return Ok(());
-                }
-                Err(error) if !F::TRIES_AGAIN => return Err(error),
-                _ => (),
-            }
-        }
-        let total = lists.total();
-        if total == 0 {
-            return misuse();
-        }
-        if u32::from(free) < total {
-            if !F::TRIES_AGAIN && lists.has_out() {
-                // For historical reasons: the device should look after its ring.
-                self.call_notify();
-            }
-            return Err(ENOSPC);
-        }
-        // CAST: At most the size of the queue.
-        match state.add(view, (&pieces, total as u16), buffer) {
-            Ok(()) => {
-                self.added(state.free(), state.next_avail());
-                Ok(())
-            }
-            Err(EINVAL) => Err(EINVAL),
+        self.added(state.free(), state.next_avail());
+        match added {
+            Ok(true) => Ok(()),
+            Ok(false) => self.reject::<F>(lists, free),
             Err(_) => Err(F::UNMAPPED),
         }
     }
 
-    /// Puts a buffer into a table like the last one's, or else into one of the right size, if there
-    /// is memory.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM` when a part of the buffer could not be mapped.
-    #[inline(always)]
-    fn fill_any<F: Format>(
-        &self,
-        pieces: &MappedLists<'_>,
-        buffer: Buffer,
-        gfp: gfp_t,
-    ) -> Result<Option<Filled>> {
-        // SAFETY: Callers serialise.
-        let mut table = unsafe { &mut *self.pool() }.take_likely();
-        let mut is_likely = true;
-        loop {
-            if let Some(table) = table {
-                if let Some(filled) = self.fill::<F, _>(pieces, buffer, table)? {
-                    return Ok(Some(filled));
+    /// Says why a buffer could not be added to a queue that had `free` descriptors.
+    #[cold]
+    #[inline(never)]
+    fn reject<F: Format>(&self, lists: &Lists, free: u16) -> Result {
+        match lists.total() {
+            0 => misuse(),
+            total if u32::from(free) < total => {
+                if !F::TRIES_AGAIN && lists.has_out() {
+                    // For historical reasons: the device should look after its ring.
+                    self.call_notify();
                 }
+                Err(ENOSPC)
             }
-            if !is_likely {
-                return Ok(None);
-            }
-            is_likely = false;
-            // SAFETY: As above.
-            table = unsafe { &mut *self.pool() }.take(pieces.lists.total(), &self.mapper, gfp);
+            _ => Err(EINVAL),
         }
     }
-
-    /// Puts a buffer into `table`, unless that is too small or the lists are longer or shorter than
-    /// said.
-    ///
-    /// # Errors
-    ///
-    /// Those of `pieces`.
-    #[inline(always)]
-    fn fill<F: Format, P: Pieces<Error = Error>>(
-        &self,
-        pieces: &P,
-        buffer: Buffer,
-        mut table: Table,
-    ) -> Result<Option<Filled>> {
-        // SAFETY: Callers serialise.
-        let pool = unsafe { &mut *self.pool() };
-        let (descs, maps) = table.parts::<F::Desc>(&self.mapper, P::MAY_BE_MAPPED);
-        match indirect::fill(descs, maps, pieces) {
-            Ok(Some(content)) => {
-                pool.likely_held(&table, content.count);
-                let piece = table.show(content.count, &self.mapper);
-                let buffer = Buffer {
-                    extra: table.into_raw(),
-                    indirect: true,
-                    ..buffer
-                };
-                Ok(Some(Filled {
-                    piece,
-                    writable: content.writable,
-                    buffer,
-                }))
-            }
-            filled => {
-                pool.put_back(table, &self.mapper);
-                filled.map(|_| None)
-            }
-        }
-    }
-}
-
-/// A buffer of one descriptor.
-struct Filled {
-    /// Its entry, or the table.
-    piece: Piece,
-    /// How many bytes the device may write.
-    writable: u32,
-    buffer: Buffer,
 }
 
 /// Refuses a call that no driver may make.

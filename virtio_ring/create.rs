@@ -7,8 +7,7 @@ use super::{
     barrier::Order,
     layout::{
         PackedLayout,
-        SplitLayout,
-        MAX_SIZE, //
+        SplitLayout, //
     },
     map::Mapper,
     memory::{
@@ -169,12 +168,11 @@ pub(crate) unsafe fn delete(vq: *mut virtqueue) {
 
 /// Allocates a split ring of `size` descriptors, or fewer if that is allowed and necessary.
 pub(super) fn new_split(mapper: Mapper, features: &Features, size: u32) -> Result<Ring> {
-    if !size.is_power_of_two() || size > MAX_SIZE {
-        return bad_size(&mapper, size);
-    }
     let mut size = size;
     loop {
-        let layout = SplitLayout::new(size, features.align).ok_or(EINVAL)?;
+        let Some(layout) = SplitLayout::new(size, features.align) else {
+            return bad_size(&mapper, size);
+        };
         let small = layout.bytes <= PAGE_SIZE;
         let quiet = if small { 0 } else { bindings::__GFP_NOWARN };
         match Area::new(mapper, layout.bytes, bindings::GFP_KERNEL | quiet) {

@@ -21,6 +21,11 @@ use super::{
 };
 use crate::virtio::endian::Le16;
 
+use core::{
+    convert::Infallible,
+    num::NonZeroU16, //
+};
+
 /// A descriptor in a table.
 pub(crate) trait TableDesc: Copy + 'static {
     /// Describes a piece that is followed by entry `next`.
@@ -52,61 +57,94 @@ impl TableDesc for PackedDesc {
     fn end(&mut self, _flags: u16) {}
 }
 
+/// What is to be mapped, as a table of its own: addresses are still the physical ones.
+impl TableDesc for Mapped {
+    #[inline(always)]
+    fn describe(piece: &Piece, _next: u16) -> Self {
+        piece.into()
+    }
+
+    #[inline(always)]
+    fn end(&mut self, _flags: u16) {}
+}
+
+/// Maps a buffer piece by piece with `map`: `maps`, filled by [`fill`], says what, and keeps the
+/// addresses; `table` gets its descriptors. Ends at the first piece that cannot be mapped, and
+/// returns how many were.
+#[inline(always)]
+pub(crate) fn map_into<D: TableDesc>(
+    table: &mut [D],
+    maps: &mut [Mapped],
+    mut map: impl FnMut(&Mapped) -> Option<u64>,
+) -> u16 {
+    let mut done = 0u16;
+    let mut last = None;
+    for (entry, mapped) in table.iter_mut().zip(maps) {
+        let Some(addr) = map(mapped) else {
+            return done;
+        };
+        let flags = mapped.mapping.flags();
+        mapped.addr = addr;
+        done = done.wrapping_add(1);
+        let piece = Piece {
+            addr,
+            len: mapped.len,
+            flags,
+            mapped: true,
+        };
+        *entry = D::describe(&piece, done);
+        last = Some((entry, flags));
+    }
+    if let Some((entry, flags)) = last {
+        entry.end(flags);
+    }
+    done
+}
+
 /// What was put into a table.
 #[derive(Clone, Copy)]
 pub(crate) struct Content {
     /// Number of descriptors.
-    pub(crate) count: u16,
+    pub(crate) count: NonZeroU16,
     /// How many bytes the device may write.
     pub(crate) writable: u32,
 }
 
-/// Puts `pieces` into a table, and their mappings into `maps`, which may be empty. `None` if the
-/// table has no room for all of them, or if there are more or fewer than was said.
-///
-/// # Errors
-///
-/// That of `pieces`; what was mapped before was undone.
+/// Puts `pieces` into a table. `None` if it has no room for all of them, or if there are more or
+/// fewer than was said.
 // By itself the loop has the registers that it needs.
 #[inline(never)]
-pub(crate) fn fill<D: TableDesc, P: Pieces>(
-    table: &mut [D],
-    maps: &mut [Mapped],
-    pieces: &P,
-) -> Result<Option<Content>, P::Error> {
+pub(crate) fn fill<D, P>(table: &mut [D], pieces: &P) -> Option<Content>
+where
+    D: TableDesc,
+    P: Pieces<Error = Infallible>,
+{
     let mut count = 0u16;
     let mut writable = 0u64;
-    let mut last = 0u16;
+    let mut flags = 0u16;
+    let mut last = None;
     let mut free = table.iter_mut();
-    let mut free_maps = maps.iter_mut();
     let filled = pieces.each(|piece| {
         let Some(entry) = free.next() else {
             return false;
         };
         count = count.wrapping_add(1);
         *entry = D::describe(&piece, count);
-        if P::MAY_BE_MAPPED {
-            if let Some(mapped) = free_maps.next() {
-                *mapped = Mapped::from(&piece);
-            }
-        }
-        last = piece.flags;
+        last = Some(entry);
+        flags = piece.flags;
         writable = writable.wrapping_add(piece.writable_len().into());
         true
     });
-    if matches!(filled, Ok(true)) && pieces.may_be(count) {
-        if let Some(entry) = table.get_mut(usize::from(count).wrapping_sub(1)) {
-            entry.end(last);
-        }
-        return Ok(Some(Content {
-            count,
-            writable: u32::try_from(writable).unwrap_or(u32::MAX),
-        }));
+    let Ok(filled) = filled;
+    let (last, count) = (last?, NonZeroU16::new(count)?);
+    if !filled || !pieces.may_be(count.get()) {
+        return None;
     }
-    maps.iter()
-        .take(usize::from(count))
-        .for_each(|&mapped| pieces.undo(mapped));
-    filled.map(|_| None)
+    last.end(flags);
+    Some(Content {
+        count,
+        writable: u32::try_from(writable).unwrap_or(u32::MAX),
+    })
 }
 
 /// Number of sizes that are kept.

@@ -56,7 +56,7 @@ pub(crate) struct Piece {
     pub(crate) len: u32,
     /// [`desc::WRITE`] if the device writes it.
     pub(crate) flags: u16,
-    /// Whether the ring mapped it, and so has to unmap it.
+    /// Whether the ring maps it, and so has to unmap it; of no meaning when the queue does not map.
     pub(crate) mapped: bool,
 }
 

@@ -7,10 +7,6 @@
 //! otherwise the DMA API maps for the queue's DMA device. Follows Virtio 1.4, 6
 //! (`VIRTIO_F_ACCESS_PLATFORM`) and `include/linux/dma-mapping.h`.
 
-use super::state::{
-    Mapped,
-    Mapping, //
-};
 use crate::{
     config::{
         Features,
@@ -64,12 +60,12 @@ pub(crate) enum Side {
 pub(crate) struct Mapper {
     vdev: *mut bindings::virtio_device,
     pub(super) map: bindings::virtio_map,
-    way: Way,
+    pub(super) way: Way,
 }
 
 /// Who maps buffers.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
+pub(super) enum Way {
     /// Nobody: the device takes physical addresses.
     Physical,
     /// The DMA API.
@@ -245,31 +241,6 @@ impl Mapper {
             addr
         } else {
             ERROR
-        }
-    }
-
-    /// Unmaps a piece of a buffer that has come back.
-    ///
-    /// # Safety
-    ///
-    /// The queue mapped it, and the device is done with it.
-    #[inline(always)]
-    pub(crate) unsafe fn unmap(&self, mapped: Mapped) {
-        let dir = match mapped.mapping {
-            Mapping::Caller => return,
-            Mapping::ToDevice => TO_DEVICE,
-            Mapping::FromDevice => FROM_DEVICE,
-        };
-        // CAST: Widening.
-        let size = mapped.len as usize;
-        match self.way {
-            Way::Physical => (),
-            // SAFETY: By the type invariant, and by the safety requirements.
-            Way::Dma => unsafe {
-                bindings::dma_unmap_phys(self.raw_dma_dev(), mapped.addr, size, dir, 0)
-            },
-            // SAFETY: By the safety requirements.
-            Way::Own => unsafe { self.unmap_page(mapped.addr, size, dir, 0) },
         }
     }
 

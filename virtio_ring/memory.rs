@@ -146,6 +146,14 @@ impl SplitMemory for SplitView {
     }
 
     #[inline(always)]
+    fn set_desc_flags(&self, index: u16, flags: u16) {
+        // SAFETY: By the type invariant; the index is below the size.
+        let place = unsafe { self.desc.add(self.entry(index)) }.as_ptr();
+        // SAFETY: As above; the device reads it only after it was published.
+        unsafe { addr_of_mut!((*place).flags).write(Le16::from_cpu(flags)) };
+    }
+
+    #[inline(always)]
     fn set_avail(&self, index: u16, head: u16) {
         self.write_avail(self.entry(index).wrapping_add(2), head);
     }
@@ -250,6 +258,14 @@ impl PackedView {
     }
 }
 
+/// What stands beyond the end of a packed ring.
+// A call, so that the compiler keeps it out of the way.
+#[cold]
+#[inline(never)]
+fn nothing() -> (u16, u32) {
+    (0, 0)
+}
+
 impl PackedMemory for PackedView {
     #[inline(always)]
     fn set_body(&self, index: u16, addr: u64, len: u32, id: u16) {
@@ -274,7 +290,7 @@ impl PackedMemory for PackedView {
     #[inline(always)]
     fn flags(&self, index: u16) -> u16 {
         let Some(desc) = self.desc(index) else {
-            return 0;
+            return nothing().0;
         };
         // SAFETY: By the type invariant; the device may write it meanwhile, which a volatile read
         // allows for.
@@ -284,7 +300,7 @@ impl PackedMemory for PackedView {
     #[inline(always)]
     fn used_elem(&self, index: u16) -> (u16, u32) {
         let Some(desc) = self.desc(index) else {
-            return (0, 0);
+            return nothing();
         };
         // SAFETY: By the type invariant; the device may write it meanwhile, which a volatile read
         // allows for.

@@ -11,6 +11,7 @@ mod exports;
 mod indirect;
 mod layout;
 mod map;
+mod mapped;
 mod memory;
 mod packed;
 mod pool;

@@ -112,50 +112,61 @@ impl<S: DerefMut<Target = [Slot]>, M: DerefMut<Target = [Mapped]>> Packed<S, M> 
         }
     }
 
-    /// Makes a buffer of `total` pieces, at most `slots.free()`, available: one descriptor each.
+    /// Makes a buffer of `pieces` available: one descriptor each. False if there are none, more
+    /// than are free, or more or fewer than was said.
     ///
     /// # Errors
     ///
-    /// That of `pieces`; what was mapped before was undone.
-    #[inline(always)]
+    /// That of `pieces`. Then, and if it is false, what was mapped before was undone.
+    #[inline(never)]
     pub(crate) fn add<P: Pieces>(
         &mut self,
         mem: &impl PackedMemory,
-        (pieces, total): (&P, u16),
+        pieces: &P,
         buffer: Buffer,
-    ) -> Result<(), P::Error> {
+    ) -> Result<bool, P::Error> {
         let id = self.slots.head();
         let size = self.slots.size();
-        let first = self.avail;
-        let mut place = first;
+        let mut place = self.avail;
+        let mut last = place;
         let mut first_flags = 0;
         let mut chain = Chain::new(id);
         let slots = &mut self.slots;
+        let free = slots.free();
         let filled = pieces.each(|piece| {
-            if chain.count == total {
+            if chain.count == free {
                 return false;
             }
-            let flags = piece.flags | chain.more(total) | Self::available(place);
+            let flags = piece.flags | desc::NEXT | Self::available(place);
             mem.set_body(place.index(), piece.addr, piece.len, id);
             if chain.count == 0 {
                 first_flags = flags;
             } else {
                 mem.set_flags(place.index(), flags);
             }
-            slots.record(chain.next, &piece);
+            if P::MAY_BE_MAPPED {
+                slots.record(chain.next, &piece);
+            }
             let next = slots.next(chain.next);
             chain.push(&piece, next);
+            last = place;
             place = place.advance(1, size);
             true
         });
-        if let Err(error) = chain.check::<P>(filled, total) {
+        if !chain.is_complete(&filled, pieces) {
             self.withdraw(mem, chain.count);
             self.slots.undo(id, chain.count, pieces);
-            return Err(error);
+            return filled.map(|_| false);
+        }
+        if chain.count == 1 {
+            first_flags &= !desc::NEXT;
+        } else {
+            mem.set_flags(last.index(), chain.flags | Self::available(last));
         }
         self.slots.claim(&chain, buffer);
-        self.publish(mem, first_flags, chain.count);
-        Ok(())
+        let first = self.avail;
+        self.publish(mem, first, first_flags, chain.count);
+        Ok(true)
     }
 
     /// Undoes what a failed [`Self::add`] wrote: all descriptors but the first look available.
@@ -182,19 +193,19 @@ impl<S: DerefMut<Target = [Slot]>, M: DerefMut<Target = [Mapped]>> Packed<S, M> 
         writable: u32,
         buffer: Buffer,
     ) {
+        let place = self.avail;
         let id = self.slots.claim_one(buffer, writable);
-        mem.set_body(self.avail.index(), piece.addr, piece.len, id);
-        let flags = piece.flags | Self::available(self.avail);
-        self.publish(mem, flags, 1);
+        mem.set_body(place.index(), piece.addr, piece.len, id);
+        self.publish(mem, place, piece.flags | Self::available(place), 1);
     }
 
     #[inline(always)]
-    fn publish(&mut self, mem: &impl PackedMemory, flags: u16, count: u16) {
+    fn publish(&mut self, mem: &impl PackedMemory, first: Place, flags: u16, count: u16) {
+        self.avail = first.advance(count, self.slots.size());
+        self.added = self.added.wrapping_add(count);
         // All else before the flags of the first one; pairs with the device's read barrier.
         mem.publish();
-        mem.set_flags(self.avail.index(), flags);
-        self.avail = self.avail.advance(count, self.slots.size());
-        self.added = self.added.wrapping_add(count);
+        mem.set_flags(first.index(), flags);
     }
 
     /// Tells whether the device wants to know of the buffers added since the last call.
@@ -233,34 +244,32 @@ impl<S: DerefMut<Target = [Slot]>, M: DerefMut<Target = [Mapped]>> Packed<S, M> 
         mem: &impl PackedMemory,
         suppression: &Suppression,
     ) -> Result<Used, Fault> {
-        let used = if self.slots.in_order() {
-            self.take_in_order(mem)?
+        let (used, open) = if self.slots.in_order() {
+            let used = self.take_in_order(mem)?;
+            (used, self.batch.is_some())
         } else {
-            let (id, len) = self.fetch(mem)?;
-            self.take(id, len)?
+            let (id, len) = self.fetch(mem);
+            (self.take(id, len)?, false)
         };
         self.used = self.used.advance(used.slot.count, self.slots.size());
-        suppression.taken_packed(mem, self.used, self.batch.is_some());
+        suppression.taken_packed(mem, self.used, open);
         Ok(used)
     }
 
     /// Fetches the next used descriptor: an id and a length.
     #[inline(always)]
-    fn fetch(&self, mem: &impl PackedMemory) -> Result<(u16, u32), Fault> {
+    fn fetch(&self, mem: &impl PackedMemory) -> (u16, u32) {
         // Id and length after the flags; pairs with the device's write barrier between those.
         mem.observe();
-        let (id, len) = mem.used_elem(self.used.index());
-        if id >= self.slots.size() {
-            return Err(Fault::OutOfRange(id.into()));
-        }
-        Ok((id, len))
+        mem.used_elem(self.used.index())
     }
 
+    /// Takes the buffer `id`, if it is outstanding.
     #[inline(always)]
     fn take(&mut self, id: u16, len: u32) -> Result<Used, Fault> {
-        match self.slots.release(id) {
+        match self.slots.release(id.into()) {
             Some(slot) => Ok(Used::new(id, slot, len)),
-            None => Err(Fault::NotHead(id.into())),
+            None => Err(Fault::wrong_id(id.into(), self.slots.size())),
         }
     }
 
@@ -269,9 +278,9 @@ impl<S: DerefMut<Target = [Slot]>, M: DerefMut<Target = [Mapped]>> Packed<S, M> 
         let batch = match self.batch {
             Some(batch) => batch,
             None => {
-                let (head, len) = self.fetch(mem)?;
-                if !self.slots.is_head(head) {
-                    return Err(Fault::NotHead(head.into()));
+                let (head, len) = self.fetch(mem);
+                if !self.slots.is_head(head.into()) {
+                    return Err(Fault::wrong_id(head.into(), self.slots.size()));
                 }
                 Batch { head, len }
             }
@@ -317,8 +326,6 @@ impl<S: DerefMut<Target = [Slot]>, M: DerefMut<Target = [Mapped]>> Packed<S, M> 
 
     /// Takes back a buffer that the device has not used; the device was reset.
     pub(crate) fn detach(&mut self) -> Option<Used> {
-        let id = self.slots.first_head()?;
-        let slot = self.slots.release(id)?;
-        Some(Used::new(id, slot, 0))
+        self.slots.release_any()
     }
 }

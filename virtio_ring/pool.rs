@@ -7,14 +7,17 @@
 
 use super::{
     indirect::{
+        self,
         class_bytes,
         class_of,
         idle_limit,
+        Content,
         TableDesc,
         CLASSES, //
     },
     layout::{
         desc,
+        Desc,
         Piece,
         MAX_SIZE, //
     },
@@ -24,7 +27,15 @@ use super::{
         ERROR,
         TO_DEVICE, //
     },
-    state::Mapped, //
+    sg::{
+        Entries,
+        Lists, //
+    },
+    state::{
+        Buffer,
+        Mapped,
+        Token, //
+    },
 };
 use crate::virtio::bindings;
 
@@ -49,13 +60,13 @@ struct Header {
     addr: u64,
     /// Number of descriptors there is room for.
     capacity: u16,
-    /// Number of descriptors of the buffer.
-    used: u16,
+    /// Number of mappings of the buffer.
+    mapped: u16,
     /// Buffers of no more descriptors than that fit into a smaller table.
     smaller: u16,
     /// Size of the allocation in bytes.
     bytes: u32,
-    /// Size class, [`CLASSES`] if it is larger than any.
+    /// Size class; [`CLASSES`] if it is not kept: it is larger than any, or to be synchronised.
     class: u8,
     /// Whether the device sees changes only after they were synchronised.
     sync: bool,
@@ -86,15 +97,26 @@ impl Table {
     ///
     /// `raw` came from [`Self::into_raw`] and is taken back only once.
     #[inline(always)]
-    pub(crate) unsafe fn from_raw(raw: *mut c_void) -> Option<Self> {
+    pub(crate) unsafe fn from_raw(raw: *mut c_void) -> Self {
         // INVARIANT: By the safety requirements.
-        NonNull::new(raw.cast()).map(Self)
+        // SAFETY: By the safety requirements it points to a table.
+        Self(unsafe { NonNull::new_unchecked(raw.cast()) })
     }
 
     /// Gives the table away.
     #[inline(always)]
-    pub(crate) fn into_raw(self) -> *mut c_void {
+    fn into_raw(self) -> *mut c_void {
         self.0.as_ptr().cast()
+    }
+
+    /// Gives the table away with the buffer in it.
+    #[inline(always)]
+    pub(crate) fn into_buffer(self, token: Token) -> Buffer {
+        Buffer {
+            token,
+            extra: self.into_raw(),
+            indirect: true,
+        }
     }
 
     #[inline(always)]
@@ -109,35 +131,74 @@ impl Table {
         unsafe { self.0.add(1) }.as_ptr().cast()
     }
 
-    /// The descriptors to fill, and where to note their mappings: nowhere unless `maps`, and if the
-    /// queue does not map.
+    /// The descriptors to fill.
     #[inline(always)]
-    pub(crate) fn parts<D: TableDesc>(
-        &mut self,
-        mapper: &Mapper,
-        maps: bool,
-    ) -> (&mut [D], &mut [Mapped]) {
+    pub(crate) fn table<D: TableDesc>(&mut self) -> &mut [D] {
         const { assert!(size_of::<D>() == DESC && align_of::<D>() <= 16) };
         let capacity = usize::from(self.header().capacity);
-        let descs = self.descs();
         // SAFETY: By the type invariant; a descriptor is plain data of that size.
-        let table = unsafe { core::slice::from_raw_parts_mut(descs.cast::<D>(), capacity) };
-        let maps = if maps && mapper.uses_api() {
-            let maps = descs.wrapping_add(capacity.wrapping_mul(DESC)).cast();
-            // SAFETY: By the type invariant.
-            unsafe { core::slice::from_raw_parts_mut(maps, capacity) }
+        unsafe { core::slice::from_raw_parts_mut(self.descs().cast(), capacity) }
+    }
+
+    /// The descriptors to fill, and where to note their mappings, if the queue maps.
+    #[inline(always)]
+    fn parts<D: TableDesc>(&mut self, mapper: &Mapper) -> (&mut [D], &mut [Mapped]) {
+        let capacity = usize::from(self.header().capacity);
+        let maps = if mapper.uses_api() {
+            let maps = self.descs().wrapping_add(capacity.wrapping_mul(DESC));
+            // SAFETY: By the type invariant; they lie behind the descriptors.
+            unsafe { core::slice::from_raw_parts_mut(maps.cast(), capacity) }
         } else {
             &mut []
         };
-        (table, maps)
+        (self.table(), maps)
+    }
+
+    /// Fills the table with the buffer of `lists`, which is mapped if need be. `None` if the table
+    /// has no room for all of it, or if the lists are longer or shorter than said.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM` when a part of the buffer could not be mapped.
+    #[inline(always)]
+    pub(crate) fn fill<D: TableDesc>(
+        &mut self,
+        lists: &Lists,
+        mapper: &Mapper,
+    ) -> Result<Option<Content>> {
+        // SAFETY: By the type invariant.
+        unsafe { self.0.as_mut() }.mapped = 0;
+        if lists.premapped() {
+            return Ok(indirect::fill(self.table::<D>(), &Entries(lists)));
+        }
+        if !mapper.uses_api() {
+            return Ok(indirect::fill(self.table::<D>(), lists));
+        }
+        // First what there is, then, with fewer things to keep in mind, where the device finds it.
+        let (table, maps) = self.parts::<D>(mapper);
+        let Some(content) = indirect::fill(maps, lists) else {
+            return Ok(None);
+        };
+        let count = content.count.get();
+        let maps = maps.get_mut(..count.into()).unwrap_or_default();
+        // SAFETY: By the type invariant of the lists.
+        let map = |mapped: &Mapped| unsafe { mapper.map(mapped, lists.attrs()) };
+        let mapped = indirect::map_into(table, maps, map);
+        if mapped != count {
+            let maps = maps.get(..mapped.into()).unwrap_or_default();
+            // SAFETY: They were just mapped, and the device has not seen them.
+            unsafe { mapper.unmap_all(maps) };
+            return Err(ENOMEM);
+        }
+        // SAFETY: By the type invariant.
+        unsafe { self.0.as_mut() }.mapped = count;
+        Ok(Some(content))
     }
 
     /// Shows the first `count` descriptors to the device; returns what to put into the ring.
     #[inline(always)]
-    pub(crate) fn show(&mut self, count: u16, mapper: &Mapper) -> Piece {
-        // SAFETY: By the type invariant.
-        let header = unsafe { self.0.as_mut() };
-        header.used = count;
+    pub(crate) fn show(&self, count: u16, mapper: &Mapper) -> Piece {
+        let header = self.header();
         let bytes = u32::from(count).wrapping_mul(16);
         if header.sync {
             header.sync(bytes, mapper);
@@ -150,11 +211,19 @@ impl Table {
         }
     }
 
-    /// The mappings of the buffer.
-    pub(crate) fn mappings<D: TableDesc>(&mut self, mapper: &Mapper) -> &[Mapped] {
-        let used = usize::from(self.header().used);
-        let (_, maps) = self.parts::<D>(mapper, true);
-        maps.get(..used).unwrap_or_default()
+    /// Unmaps what [`Self::fill`] has mapped.
+    ///
+    /// # Safety
+    ///
+    /// The device is done with the buffer, and this was not called for it before.
+    #[inline(never)]
+    pub(crate) unsafe fn unmap(&mut self, mapper: &Mapper) {
+        let mapped = usize::from(self.header().mapped);
+        // The format of the descriptors does not matter for the mappings behind them.
+        let (_, maps) = self.parts::<Desc>(mapper);
+        let maps = maps.get(..mapped).unwrap_or_default();
+        // SAFETY: `fill` has mapped them; the rest by the safety requirements.
+        unsafe { mapper.unmap_all(maps) };
     }
 }
 
@@ -239,21 +308,14 @@ impl Pool {
         let header = unsafe { table.0.as_mut() };
         let class = usize::from(header.class);
         if let Some(first) = self.idle.get_mut(class) {
-            if !header.sync && header.bytes <= self.room {
-                self.room = self.room.wrapping_sub(header.bytes);
+            if let Some(room) = self.room.checked_sub(header.bytes) {
+                self.room = room;
                 header.next = *first;
                 *first = table.0.as_ptr();
                 return;
             }
         }
         free(table, mapper);
-    }
-
-    /// As [`Self::put`], for a table that was not used after all.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn put_back(&mut self, table: Table, mapper: &Mapper) {
-        self.put(table, mapper);
     }
 
     /// Frees every table in the pool.
@@ -310,7 +372,7 @@ fn allocate(
         next: null_mut(),
         addr: 0,
         capacity,
-        used: 0,
+        mapped: 0,
         smaller,
         // CAST: At most what `MAX_SIZE` descriptors need.
         bytes: bytes as u32,
@@ -334,7 +396,11 @@ fn allocate(
     // SAFETY: By the type invariant.
     let header = unsafe { table.0.as_mut() };
     header.addr = addr;
-    header.sync = mapper.needs_sync(addr);
+    if mapper.needs_sync(addr) {
+        header.sync = true;
+        // CAST: It is small.
+        header.class = CLASSES as u8;
+    }
     Some(table)
 }
 

@@ -228,6 +228,7 @@ impl Queue {
     }
 
     /// Begins with the ring as it is: empty, its memory zero.
+    #[inline(never)]
     pub(super) fn begin(&self) {
         let masked = self.callback().is_none();
         let size = with_ring!(self, view, state => {

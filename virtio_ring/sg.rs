@@ -26,9 +26,12 @@ use crate::{
     },
 };
 
-use core::ptr::{
-    self,
-    with_exposed_provenance, //
+use core::{
+    convert::Infallible,
+    ptr::{
+        self,
+        with_exposed_provenance, //
+    },
 };
 use kernel::{
     ffi::c_ulong,
@@ -122,11 +125,11 @@ impl Lists {
     #[inline(never)]
     fn count(&self) -> u32 {
         let mut total = 0u32;
-        let counted = self.walk(|_, _| {
+        let Ok(_) = self.walk::<Infallible>(|_, _| {
             total = total.wrapping_add(1);
             Ok(true)
         });
-        counted.map_or(0, |_| total)
+        total
     }
 
     /// The entry, if there is but one and the lists say so.
@@ -150,10 +153,16 @@ impl Lists {
         self.total != 1
     }
 
-    /// Whether `count` can be the number of entries.
+    /// Whether `count`, which is not 0, can be the number of entries.
     #[inline(always)]
     pub(crate) fn has(&self, count: u16) -> bool {
-        self.total == u32::from(count) || (self.total == Self::UNKNOWN && count != 0)
+        self.total == Self::UNKNOWN || self.total == u32::from(count)
+    }
+
+    /// Attributes for mapping the entries.
+    #[inline(always)]
+    pub(crate) fn attrs(&self) -> c_ulong {
+        self.attrs
     }
 
     /// Whether the caller has mapped the entries.
@@ -183,20 +192,52 @@ impl Lists {
     /// Those of `visit`.
     #[inline(always)]
     fn walk<E>(&self, mut visit: impl FnMut(Entry<'_>, u16) -> Result<bool, E>) -> Result<bool, E> {
-        let [out, inward, end] = self.bounds();
-        self.walk_part(out, end, |list, entry| {
-            visit(entry, if list < inward { 0 } else { desc::WRITE })
-        })
+        let [mut list, inward, end] = self.bounds();
+        let mut next = None;
+        loop {
+            let Some(sg) = next else {
+                if list == end {
+                    return Ok(true);
+                }
+                // SAFETY: By the type invariant; it is before the end.
+                let first = unsafe { *list };
+                // SAFETY: By the type invariant; a list may be empty.
+                next = unsafe { first.as_ref() };
+                list = list.wrapping_add(1);
+                continue;
+            };
+            let link = sg.page_link;
+            let flags = if list > inward { desc::WRITE } else { 0 };
+            if !visit(Entry { sg, link }, flags)? {
+                return Ok(false);
+            }
+            next = Self::after(sg, link);
+        }
+    }
+
+    /// The entry after one with this `link`, in the same list.
+    #[inline(always)]
+    fn after<'a>(sg: &'a scatterlist, link: c_ulong) -> Option<&'a scatterlist> {
+        if link & END != 0 {
+            return None;
+        }
+        // SAFETY: By the type invariant: there is one after it.
+        let next = unsafe { &*ptr::from_ref(sg).add(1) };
+        if next.page_link & CHAIN == 0 {
+            return Some(next);
+        }
+        // SAFETY: By the type invariant the list goes on there.
+        Some(unsafe { &*follow(next.page_link) })
     }
 
     /// Walks through the lists from `list` to `end`, which are some of ours.
     #[inline(always)]
-    fn walk_part(
+    fn walk_part<E>(
         &self,
         mut list: *const *mut scatterlist,
         end: *const *mut scatterlist,
-        mut visit: impl FnMut(*const *mut scatterlist, Entry<'_>) -> Result<bool>,
-    ) -> Result<bool> {
+        mut visit: impl FnMut(Entry<'_>) -> Result<bool, E>,
+    ) -> Result<bool, E> {
         while list != end {
             // SAFETY: By the type invariant; it is before the end.
             let first = unsafe { *list };
@@ -204,7 +245,7 @@ impl Lists {
             if let Some(mut sg) = unsafe { first.as_ref() } {
                 let mut link = sg.page_link;
                 loop {
-                    if !visit(list, Entry { sg, link })? {
+                    if !visit(Entry { sg, link })? {
                         return Ok(false);
                     }
                     if link & END != 0 {
@@ -226,46 +267,80 @@ impl Lists {
     }
 }
 
-/// The entries of a buffer for a device that takes physical addresses.
-pub(crate) struct PhysicalLists<'a>(pub(crate) &'a Lists);
+/// The entry, if there is but one and the lists say so, for a device that takes physical addresses.
+#[inline(always)]
+pub(crate) fn one_physical(lists: &Lists) -> Option<Piece> {
+    let (entry, flags) = lists.one()?;
+    Some(physical(PageFrames::get(), entry, flags))
+}
 
-impl PhysicalLists<'_> {
-    /// The entry, if there is but one and the lists say so.
+#[inline(always)]
+fn physical(frames: PageFrames, entry: Entry<'_>, flags: u16) -> Piece {
+    let (addr, len) = (entry.phys(frames), entry.sg.length);
+    map::kmsan_handle_dma(addr, len as usize, direction(flags));
+    Piece {
+        addr,
+        len,
+        flags,
+        mapped: true,
+    }
+}
+
+/// The entries of a buffer as a device sees them that takes physical addresses.
+impl Pieces for Lists {
+    type Error = Infallible;
+    const MAY_BE_MAPPED: bool = false;
+
     #[inline(always)]
-    pub(crate) fn one(&self) -> Option<Piece> {
-        let (entry, flags) = self.0.one()?;
-        Some(Self::piece(PageFrames::get(), entry, flags))
+    fn each(&self, mut visit: impl FnMut(Piece) -> bool) -> Result<bool, Infallible> {
+        let frames = PageFrames::get();
+        let [out, inward, end] = self.bounds();
+        // A loop for each direction, so that neither has to ask for it.
+        let mut part = |from, to, flags| {
+            self.walk_part::<Infallible>(from, to, |entry| {
+                Ok(visit(physical(frames, entry, flags)))
+            })
+        };
+        Ok(part(out, inward, 0)? && part(inward, end, desc::WRITE)?)
     }
 
     #[inline(always)]
-    fn piece(frames: PageFrames, entry: Entry<'_>, flags: u16) -> Piece {
-        let (addr, len) = (entry.phys(frames), entry.sg.length);
-        map::kmsan_handle_dma(addr, len as usize, direction(flags));
+    fn may_be(&self, count: u16) -> bool {
+        self.has(count)
+    }
+
+    #[inline(always)]
+    fn undo(&self, _mapped: Mapped) {}
+}
+
+/// The entries of a buffer as they are: mapped if the caller has done so, else with their physical
+/// addresses.
+pub(crate) struct Entries<'a>(pub(crate) &'a Lists);
+
+impl Entries<'_> {
+    #[inline(always)]
+    fn piece(&self, frames: PageFrames, entry: Entry<'_>, flags: u16) -> Piece {
+        if !self.0.premapped {
+            return physical(frames, entry, flags);
+        }
         Piece {
-            addr,
-            len,
+            addr: entry.sg.dma_address,
+            len: sg_dma_len(entry.sg),
             flags,
             mapped: false,
         }
     }
 }
 
-impl Pieces for PhysicalLists<'_> {
-    type Error = Error;
+impl Pieces for Entries<'_> {
+    type Error = Infallible;
     const MAY_BE_MAPPED: bool = false;
-    const MISCOUNT: Error = EINVAL;
 
     #[inline(always)]
-    fn each(&self, mut visit: impl FnMut(Piece) -> bool) -> Result<bool> {
+    fn each(&self, mut visit: impl FnMut(Piece) -> bool) -> Result<bool, Infallible> {
         let frames = PageFrames::get();
-        let [out, inward, end] = self.0.bounds();
-        // A loop for each direction, so that neither has to ask for it.
-        let mut part = |from, to, flags| {
-            self.0.walk_part(from, to, |_, entry| {
-                Ok(visit(Self::piece(frames, entry, flags)))
-            })
-        };
-        Ok(part(out, inward, 0)? && part(inward, end, desc::WRITE)?)
+        self.0
+            .walk(|entry, flags| Ok(visit(self.piece(frames, entry, flags))))
     }
 
     #[inline(always)]
@@ -277,18 +352,17 @@ impl Pieces for PhysicalLists<'_> {
     fn undo(&self, _mapped: Mapped) {}
 }
 
-/// The entries of a buffer, mapped one by one unless the caller has mapped them.
-pub(crate) struct MappedLists<'a> {
+/// The entries of a buffer, mapped one by one unless the caller has done so.
+pub(crate) struct Mapping<'a> {
     /// The buffer.
     pub(crate) lists: &'a Lists,
     /// What maps it.
     pub(crate) mapper: &'a Mapper,
 }
 
-impl Pieces for MappedLists<'_> {
+impl Pieces for Mapping<'_> {
     type Error = Error;
     const MAY_BE_MAPPED: bool = true;
-    const MISCOUNT: Error = EINVAL;
 
     /// As [`Pieces::each`].
     ///
@@ -298,28 +372,16 @@ impl Pieces for MappedLists<'_> {
     #[inline(always)]
     fn each(&self, mut visit: impl FnMut(Piece) -> bool) -> Result<bool> {
         let frames = PageFrames::get();
-        let premapped = self.lists.premapped;
-        let mapped = !premapped && self.mapper.uses_api();
+        let entries = Entries(self.lists);
         self.lists.walk(|entry, flags| {
-            let (addr, len) = if mapped {
-                match self.map(entry, flags) {
-                    map::ERROR => return Err(ENOMEM),
-                    addr => (addr, entry.sg.length),
-                }
-            } else if premapped {
-                (entry.sg.dma_address, sg_dma_len(entry.sg))
-            } else {
-                let piece = PhysicalLists::piece(frames, entry, flags);
-                (piece.addr, piece.len)
-            };
-            let piece = Piece {
-                addr,
-                len,
-                flags,
-                mapped,
-            };
+            let mut piece = entries.piece(frames, entry, flags);
+            if piece.mapped {
+                // SAFETY: By the type invariant of the lists.
+                let addr = unsafe { self.mapper.map(&(&piece).into(), self.lists.attrs) };
+                piece.addr = addr.ok_or(ENOMEM)?;
+            }
             let room = visit(piece);
-            if !room && mapped {
+            if !room {
                 self.undo((&piece).into());
             }
             Ok(room)
@@ -336,29 +398,6 @@ impl Pieces for MappedLists<'_> {
     fn undo(&self, mapped: Mapped) {
         // SAFETY: It was mapped by `each`, and the device has not seen it.
         unsafe { self.mapper.unmap(mapped) };
-    }
-}
-
-impl MappedLists<'_> {
-    /// Maps an entry by an API; [`map::ERROR`] when that failed.
-    #[inline(never)]
-    fn map(&self, entry: Entry<'_>, flags: u16) -> u64 {
-        let phys = entry.phys(PageFrames::get());
-        let (size, dir) = (entry.sg.length as usize, direction(flags));
-        // SAFETY: By the type invariant of the lists.
-        let addr = unsafe {
-            self.mapper
-                .map_phys(phys, len as usize, dir, self.lists.attrs)
-        };
-        if addr == map::ERROR {
-            return Err(ENOMEM);
-        }
-        Ok(Piece {
-            addr,
-            len,
-            flags,
-            mapped: true,
-        })
     }
 }
 

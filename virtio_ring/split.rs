@@ -12,6 +12,7 @@
 use super::{
     event::need_event,
     layout::{
+        desc,
         split_flags,
         Desc,
         Piece, //
@@ -47,6 +48,8 @@ pub(crate) trait Barriers {
 pub(crate) trait SplitMemory: Barriers {
     /// Writes a descriptor.
     fn set_desc(&self, index: u16, desc: Desc);
+    /// Writes the flags of a descriptor.
+    fn set_desc_flags(&self, index: u16, flags: u16);
     /// Writes entry `index` of the available ring.
     fn set_avail(&self, index: u16, head: u16);
     /// Writes the index of the available ring.
@@ -112,39 +115,44 @@ impl<S: DerefMut<Target = [Slot]>, M: DerefMut<Target = [Mapped]>> Split<S, M> {
         self.avail
     }
 
-    /// Makes a buffer of `total` pieces, at most `slots.free()`, available: one descriptor each.
+    /// Makes a buffer of `pieces` available: one descriptor each. False if there are none, more
+    /// than are free, or more or fewer than was said.
     ///
     /// # Errors
     ///
-    /// That of `pieces`; what was mapped before was undone.
-    #[inline(always)]
+    /// That of `pieces`. Then, and if it is false, what was mapped before was undone.
+    #[inline(never)]
     pub(crate) fn add<P: Pieces>(
         &mut self,
         mem: &impl SplitMemory,
-        (pieces, total): (&P, u16),
+        pieces: &P,
         buffer: Buffer,
-    ) -> Result<(), P::Error> {
+    ) -> Result<bool, P::Error> {
         let head = self.slots.head();
         let mut chain = Chain::new(head);
         let slots = &mut self.slots;
+        let free = slots.free();
         let filled = pieces.each(|piece| {
-            if chain.count == total {
+            if chain.count == free {
                 return false;
             }
             let next = slots.next(chain.next);
-            let flags = piece.flags | chain.more(total);
+            let flags = piece.flags | desc::NEXT;
             mem.set_desc(chain.next, Desc::new(piece.addr, piece.len, flags, next));
-            slots.record(chain.next, &piece);
+            if P::MAY_BE_MAPPED {
+                slots.record(chain.next, &piece);
+            }
             chain.push(&piece, next);
             true
         });
-        if let Err(error) = chain.check::<P>(filled, total) {
+        if !chain.is_complete(&filled, pieces) {
             self.slots.undo(head, chain.count, pieces);
-            return Err(error);
+            return filled.map(|_| false);
         }
+        mem.set_desc_flags(chain.last, chain.flags);
         self.slots.claim(&chain, buffer);
         self.publish(mem, head);
-        Ok(())
+        Ok(true)
     }
 
     /// Makes a buffer of one descriptor available: of the one `piece`, which is not mapped, or of a
@@ -165,11 +173,11 @@ impl<S: DerefMut<Target = [Slot]>, M: DerefMut<Target = [Mapped]>> Split<S, M> {
     #[inline(always)]
     fn publish(&mut self, mem: &impl SplitMemory, head: u16) {
         mem.set_avail(self.avail, head);
+        self.avail = self.avail.wrapping_add(1);
+        self.added = self.added.wrapping_add(1);
         // Descriptors and entry before the index; pairs with the device's read barrier after it.
         mem.publish();
-        self.avail = self.avail.wrapping_add(1);
         mem.set_avail_index(self.avail);
-        self.added = self.added.wrapping_add(1);
     }
 
     /// Whether so many buffers were added that the next one would hide that a notification is due.
@@ -218,7 +226,7 @@ impl<S: DerefMut<Target = [Slot]>, M: DerefMut<Target = [Mapped]>> Split<S, M> {
         let used = if self.slots.in_order() {
             self.take_in_order(mem)?
         } else {
-            let (id, len) = self.fetch(mem)?;
+            let (id, len) = self.fetch(mem);
             self.take(id, len)?
         };
         self.used = self.used.wrapping_add(1);
@@ -232,23 +240,21 @@ impl<S: DerefMut<Target = [Slot]>, M: DerefMut<Target = [Mapped]>> Split<S, M> {
         self.avail.wrapping_sub(self.used)
     }
 
-    /// Fetches the next used entry: a slot's number and a length.
+    /// Fetches the next used entry: an id and a length.
     #[inline(always)]
-    fn fetch(&self, mem: &impl SplitMemory) -> Result<(u16, u32), Fault> {
+    fn fetch(&self, mem: &impl SplitMemory) -> (u32, u32) {
         // The entry after the index; pairs with the device's write barrier between those.
         mem.observe();
-        let (id, len) = mem.used_elem(self.used);
-        match u16::try_from(id) {
-            Ok(head) if head < self.slots.size() => Ok((head, len)),
-            _ => Err(Fault::OutOfRange(id)),
-        }
+        mem.used_elem(self.used)
     }
 
+    /// Takes the buffer `id`, if it is outstanding.
     #[inline(always)]
-    fn take(&mut self, head: u16, len: u32) -> Result<Used, Fault> {
-        match self.slots.release(head) {
-            Some(slot) => Ok(Used::new(head, slot, len)),
-            None => Err(Fault::NotHead(head.into())),
+    fn take(&mut self, id: u32, len: u32) -> Result<Used, Fault> {
+        match self.slots.release(id) {
+            // CAST: It is the number of a slot.
+            Some(slot) => Ok(Used::new(id as u16, slot, len)),
+            None => Err(Fault::wrong_id(id, self.slots.size())),
         }
     }
 
@@ -257,16 +263,19 @@ impl<S: DerefMut<Target = [Slot]>, M: DerefMut<Target = [Mapped]>> Split<S, M> {
         let batch = match self.batch {
             Some(batch) => batch,
             None => {
-                let (head, len) = self.fetch(mem)?;
-                if !self.slots.is_head(head) {
-                    return Err(Fault::NotHead(head.into()));
+                let (id, len) = self.fetch(mem);
+                if !self.slots.is_head(id) {
+                    return Err(Fault::wrong_id(id, self.slots.size()));
                 }
+                // CAST: It is the number of a slot.
+                let head = id as u16;
                 Batch { head, len }
             }
         };
         let done = batch.head == self.due;
         // What was skipped counts as written completely.
-        let used = self.take(self.due, if done { batch.len } else { u32::MAX })?;
+        let len = if done { batch.len } else { u32::MAX };
+        let used = self.take(self.due.into(), len)?;
         self.batch = if done { None } else { Some(batch) };
         self.due = self.slots.next(used.slot.last);
         Ok(used)
@@ -299,9 +308,8 @@ impl<S: DerefMut<Target = [Slot]>, M: DerefMut<Target = [Mapped]>> Split<S, M> {
 
     /// Takes back a buffer that the device has not used; the device was reset.
     pub(crate) fn detach(&mut self) -> Option<Used> {
-        let head = self.slots.first_head()?;
-        let slot = self.slots.release(head)?;
+        let used = self.slots.release_any()?;
         self.avail = self.avail.wrapping_sub(1);
-        Some(Used::new(head, slot, 0))
+        Some(used)
     }
 }

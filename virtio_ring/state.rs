@@ -37,6 +37,17 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
+    /// For an `id` that is none of an outstanding buffer in a queue of `size` descriptors.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn wrong_id(id: u32, size: u16) -> Self {
+        if id < size.into() {
+            Self::NotHead(id)
+        } else {
+            Self::OutOfRange(id)
+        }
+    }
+
     /// What to tell people: words, a number, words.
     pub(crate) fn words(self) -> (&'static str, u32, &'static str) {
         match self {
@@ -120,6 +131,7 @@ impl<S: DerefMut<Target = [Slot]>, M: DerefMut<Target = [Mapped]>> Slots<S, M> {
     }
 
     /// Forgets everything; all slots are free.
+    #[inline(never)]
     pub(crate) fn reset(&mut self) {
         let mut next = 0u16;
         for slot in self.slots.iter_mut() {
@@ -162,12 +174,10 @@ impl<S: DerefMut<Target = [Slot]>, M: DerefMut<Target = [Mapped]>> Slots<S, M> {
 
     /// Whether a buffer whose head is `index` is outstanding.
     #[inline(always)]
-    pub(crate) fn is_head(&self, index: u16) -> bool {
-        self.token(index).is_some()
-    }
-
-    fn token(&self, index: u16) -> Option<Token> {
-        self.slots.get(usize::from(index))?.token
+    pub(crate) fn is_head(&self, index: u32) -> bool {
+        // CAST: Widening.
+        let slot = self.slots.get(index as usize);
+        slot.is_some_and(|slot| slot.token.is_some())
     }
 
     /// Takes the one slot [`Self::head`] for a buffer of which the device may write `writable`
@@ -207,8 +217,9 @@ impl<S: DerefMut<Target = [Slot]>, M: DerefMut<Target = [Mapped]>> Slots<S, M> {
     /// Gives the slots of the buffer at `head` back and returns what was known of it; `None` if
     /// there is no such buffer.
     #[inline(always)]
-    pub(crate) fn release(&mut self, head: u16) -> Option<Slot> {
-        let slot = self.slots.get_mut(usize::from(head))?;
+    pub(crate) fn release(&mut self, head: u32) -> Option<Slot> {
+        // CAST: Widening.
+        let slot = self.slots.get_mut(head as usize)?;
         let token = slot.token.take()?;
         // Not `*slot`, of which the compiler would not know that `indirect` is true or false.
         let found = Slot {
@@ -225,7 +236,8 @@ impl<S: DerefMut<Target = [Slot]>, M: DerefMut<Target = [Mapped]>> Slots<S, M> {
             if let Some(last) = self.slots.get_mut(usize::from(found.last)) {
                 last.next = self.head;
             }
-            self.head = head;
+            // CAST: There is a slot of this number.
+            self.head = head as u16;
         }
         Some(found)
     }
@@ -266,13 +278,17 @@ impl<S: DerefMut<Target = [Slot]>, M: DerefMut<Target = [Mapped]>> Slots<S, M> {
         self.mappings(head, count, |mapped| pieces.undo(mapped));
     }
 
-    /// The lowest head of an outstanding buffer.
-    pub(crate) fn first_head(&self) -> Option<u16> {
-        (0..self.size()).find(|&index| self.is_head(index))
+    /// Gives the slots of any outstanding buffer back: that with the lowest head.
+    #[inline(never)]
+    pub(crate) fn release_any(&mut self) -> Option<Used> {
+        let head = (0..self.size()).find(|&index| self.is_head(index.into()))?;
+        let slot = self.release(head.into())?;
+        Some(Used::new(head, slot, 0))
     }
 }
 
 /// A chain of slots while a buffer is added, piece by piece.
+#[derive(Clone, Copy)]
 pub(crate) struct Chain {
     /// The slot for the next piece.
     pub(crate) next: u16,
@@ -282,6 +298,8 @@ pub(crate) struct Chain {
     pub(crate) count: u16,
     /// Bytes the device may write, so far.
     pub(crate) writable: u32,
+    /// The flags of the last piece so far.
+    pub(crate) flags: u16,
 }
 
 impl Chain {
@@ -293,35 +311,18 @@ impl Chain {
             last: head,
             count: 0,
             writable: 0,
+            flags: 0,
         }
     }
 
-    /// The flag for the next piece if there are others after it, of `total`.
+    /// Whether it is complete: `filled` is what [`Pieces::each`] of `pieces` has returned.
     #[inline(always)]
-    pub(crate) fn more(&self, total: u16) -> u16 {
-        if self.count.wrapping_add(1) == total {
-            0
-        } else {
-            desc::NEXT
-        }
-    }
-
-    /// Whether it is complete: `filled` is what [`Pieces::each`] has returned.
-    ///
-    /// # Errors
-    ///
-    /// That of the pieces.
-    #[inline(always)]
-    pub(crate) fn check<P: Pieces>(
+    pub(crate) fn is_complete<P: Pieces>(
         &self,
-        filled: Result<bool, P::Error>,
-        total: u16,
-    ) -> Result<(), P::Error> {
-        if filled? && self.count == total {
-            Ok(())
-        } else {
-            Err(P::MISCOUNT)
-        }
+        filled: &Result<bool, P::Error>,
+        pieces: &P,
+    ) -> bool {
+        matches!(filled, Ok(true)) && self.count != 0 && pieces.may_be(self.count)
     }
 
     /// Moves on to the slot `next` after `piece` was put into the present one.
@@ -331,6 +332,7 @@ impl Chain {
         self.next = next;
         self.count = self.count.wrapping_add(1);
         self.writable = self.writable.saturating_add(piece.writable_len());
+        self.flags = piece.flags;
     }
 }
 
@@ -344,6 +346,17 @@ pub(crate) enum Mapping {
     ToDevice,
     /// Unmap what the device could write.
     FromDevice,
+}
+
+impl Mapping {
+    /// The flags of a descriptor for it.
+    #[inline(always)]
+    pub(crate) fn flags(self) -> u16 {
+        match self {
+            Self::FromDevice => desc::WRITE,
+            _ => 0,
+        }
+    }
 }
 
 /// A mapping that lasts as long as its buffer is outstanding.
@@ -389,9 +402,6 @@ pub(crate) trait Pieces {
     /// Whether pieces may have to be unmapped.
     const MAY_BE_MAPPED: bool;
 
-    /// The error for more or fewer pieces than was said.
-    const MISCOUNT: Self::Error;
-
     /// Hands every piece to `visit`, those that the device reads first. False if that had no room
     /// for one; it has seen none after it.
     ///
@@ -400,7 +410,7 @@ pub(crate) trait Pieces {
     /// Ends at the first piece that could not be mapped; those before it were visited.
     fn each(&self, visit: impl FnMut(Piece) -> bool) -> Result<bool, Self::Error>;
 
-    /// Whether `count` can be the number of pieces.
+    /// Whether `count`, which is not 0, can be the number of pieces.
     fn may_be(&self, count: u16) -> bool;
 
     /// Takes back what [`Self::each`] has done for a piece, since there will be no buffer.

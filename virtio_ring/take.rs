@@ -3,7 +3,6 @@
 //! Buffers on their way back.
 
 use super::{
-    layout::Desc,
     memory::{
         PackedView,
         SplitView, //
@@ -154,10 +153,8 @@ impl Queue {
         let slot = &used.slot;
         if slot.indirect {
             // SAFETY: `add` has put a table there, and the slot was given back.
-            if let Some(table) = unsafe { Table::from_raw(slot.extra) } {
-                self.finish_table(table);
-            }
-        } else if self.mapper.uses_api() {
+            self.finish_table(unsafe { Table::from_raw(slot.extra) });
+        } else if self.mapper.needs_unmap() {
             self.unmap_chain(used.head, slot.count, slots);
         }
         slot.token.map_or(null_mut(), NonNull::as_ptr)
@@ -165,20 +162,12 @@ impl Queue {
 
     #[inline(always)]
     fn finish_table(&self, mut table: Table) {
-        if self.mapper.uses_api() {
-            self.unmap_table(&mut table);
+        if self.mapper.needs_unmap() {
+            // SAFETY: The buffer has come back, which it does once.
+            unsafe { table.unmap(&self.mapper) };
         }
         // SAFETY: Callers serialise.
         unsafe { &mut *self.pool() }.put(table, &self.mapper);
-    }
-
-    #[inline(never)]
-    fn unmap_table(&self, table: &mut Table) {
-        // The format of the descriptors does not matter for the mappings behind them.
-        for &mapped in table.mappings::<Desc>(&self.mapper) {
-            // SAFETY: `add` has mapped it; the device is done with the buffer.
-            unsafe { self.mapper.unmap(mapped) };
-        }
     }
 
     #[inline(never)]

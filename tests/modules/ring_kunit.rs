@@ -46,6 +46,8 @@ impl kernel::Module for RingKunit {
 
 #[kernel::macros::kunit_tests(virtio_ring)]
 mod tests {
+    use super::virtio::endian::Le16;
+
     use super::ring::{
         event::Place,
         layout::{
@@ -149,6 +151,13 @@ mod tests {
     impl SplitMemory for SplitRam {
         fn set_desc(&self, index: u16, desc: Desc) {
             entry(&self.desc, index).set(desc);
+        }
+        fn set_desc_flags(&self, index: u16, flags: u16) {
+            let desc = entry(&self.desc, index).get();
+            entry(&self.desc, index).set(Desc {
+                flags: Le16::from_cpu(flags),
+                ..desc
+            });
         }
         fn set_avail(&self, index: u16, head: u16) {
             entry(&self.avail, index).set(head);

@@ -98,7 +98,6 @@ pub struct Undoing<'a, F>(pub &'a Parts, pub RefCell<F>);
 impl<F: FnMut(Mapped)> Pieces for Undoing<'_, F> {
     type Error = ();
     const MAY_BE_MAPPED: bool = true;
-    const MISCOUNT: () = ();
 
     fn may_be(&self, count: u16) -> bool {
         self.0.parts.len() == usize::from(count)

@@ -40,7 +40,8 @@ use crate::{
             Used, //
         },
         suppression::Suppression, //
-    }, //
+    },
+    virtio::endian::Le16, //
 };
 
 use loom::{
@@ -188,6 +189,13 @@ impl_barriers!(SplitRing);
 impl SplitMemory for SplitRing {
     fn set_desc(&self, index: u16, desc: Desc) {
         at(&self.desc, index).set(desc);
+    }
+    fn set_desc_flags(&self, index: u16, flags: u16) {
+        let desc = at(&self.desc, index).get();
+        at(&self.desc, index).set(Desc {
+            flags: Le16::from_cpu(flags),
+            ..desc
+        });
     }
     fn set_avail(&self, index: u16, head: u16) {
         at(&self.avail, index).set(head);

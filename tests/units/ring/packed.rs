@@ -163,9 +163,11 @@ impl Rig for PackedRig {
             extra: null_mut(),
             indirect: false,
         };
-        let total = parts.parts.len() as u16;
         let parts = Undoing(parts, RefCell::new(undo));
-        self.state.add(&self.ram, (&parts, total), buffer)
+        match self.state.add(&self.ram, &parts, buffer) {
+            Ok(true) => Ok(()),
+            _ => Err(()),
+        }
     }
     fn add_indirect(&mut self, addr: u64, count: u32, writable: u32, number: usize) {
         let buffer = Buffer {

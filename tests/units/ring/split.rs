@@ -31,7 +31,8 @@ use crate::{
             Used, //
         },
         suppression::Suppression, //
-    }, //
+    },
+    virtio::endian::Le16, //
 };
 
 use std::{
@@ -80,6 +81,9 @@ impl Barriers for Ram {
 impl SplitMemory for Ram {
     fn set_desc(&self, index: u16, desc: Desc) {
         self.desc.borrow_mut()[usize::from(index)] = desc;
+    }
+    fn set_desc_flags(&self, index: u16, flags: u16) {
+        self.desc.borrow_mut()[usize::from(index)].flags = Le16::from_cpu(flags);
     }
     fn set_avail(&self, index: u16, head: u16) {
         let mut avail = self.avail.borrow_mut();
@@ -168,9 +172,11 @@ impl Rig for SplitRig {
             extra: null_mut(),
             indirect: false,
         };
-        let total = parts.parts.len() as u16;
         let parts = Undoing(parts, RefCell::new(undo));
-        self.state.add(&self.ram, (&parts, total), buffer)
+        match self.state.add(&self.ram, &parts, buffer) {
+            Ok(true) => Ok(()),
+            _ => Err(()),
+        }
     }
     fn add_indirect(&mut self, addr: u64, count: u32, writable: u32, number: usize) {
         let buffer = Buffer {
