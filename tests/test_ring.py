@@ -24,6 +24,9 @@ LAYERS = {"rust": {"virtio_ring"}, "rust-core": {"virtio", "virtio_ring"}, "c-co
 """Which modules are ours; the core's name says whose ring is below it."""
 
 RINGS = [pytest.param("rust"), *(pytest.param(name, marks=pytest.mark.long) for name in ("rust-core", "c-core", "c"))]
+BITS = {"indirect_desc": 28, "event_idx": 29, "iommu_platform": 33, "packed": 34, "in_order": 35}
+"""The features of `Ring` by their numbers in the specification."""
+
 MODULES = ("virtio_blk", "virtio_net", "virtio_console", "virtio_rng")
 PROGRAMS = {f"/bin/{name}": facts().programs / name for name in ("blkcheck", "netcheck")}
 DISK_MIB = 4
@@ -50,10 +53,14 @@ class Ring:
         """What is behind the device's name in QEMU's `-device`."""
         return ",".join(f"{name}={'on' if on else 'off'}" for name, on in self._flags())
 
+    @property
+    def bits(self) -> int:
+        """The features that are on, as a device offers them."""
+        return sum(1 << BITS[name] for name, on in self._flags() if on)
+
     def check(self, features: str) -> None:
         """Asserts that these features were negotiated; takes the device's file `features` in sysfs."""
-        bits = {"indirect_desc": 28, "event_idx": 29, "iommu_platform": 33, "packed": 34, "in_order": 35}
-        found = {name: features[bits[name]] == "1" for name, _ in self._flags()}
+        found = {name: features[bit] == "1" for name, bit in BITS.items()}
         assert found == dict(self._flags()), f"{self.name} has other features"
 
     def _flags(self) -> list[tuple[str, bool]]:
@@ -184,6 +191,20 @@ def test_pci(guests: Factory, ring: str, tmp_path: Path) -> None:
     guest = boot(guests, ring, balloon="virtio-balloon-pci,ioeventfd=off,packed=on", qemu_options=devices.options)
     devices.check(guest)
     use_balloon(guest)
+
+
+@pytest.mark.parametrize("ring", RINGS)
+def test_bounce_buffers(guests: Factory, ring: str, tmp_path: Path) -> None:
+    """If this fails a guest whose memory devices cannot reach, an encrypted one, loses data, or runs out of bounce buffers after some requests."""
+    devices = Devices(tmp_path, "pci")
+    mapped = [features for features in ALL if features.iommu_platform]
+    devices.disks(mapped)
+    devices.nets(mapped[:2])
+    guest = boot(guests, ring, balloon=False, driver=None, qemu_options=devices.options, kernel_options=["swiotlb=8192,force,track_hiwater"])
+    devices.check(guest)
+    assert int(guest.read("/sys/kernel/debug/swiotlb/io_tlb_used_hiwater")) > 0, "nothing was bounced"
+    guest.run("rmmod virtio_blk virtio_net")
+    assert int(guest.read("/sys/kernel/debug/swiotlb/io_tlb_used")) == 0, "buffers were not given back"
 
 
 @pytest.mark.parametrize("ring", RINGS)
