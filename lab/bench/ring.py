@@ -9,7 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from lab.guest import Guest, facts
-from lab.guest.guest import Driver
+from lab.guest.guest import PAGE, Driver
 
 from .profile import BACKGROUND, USER, CountedGuest, Function, Profile, Snapshot, Symbols
 from .results import Row, Samples, Say
@@ -22,7 +22,7 @@ MODULES = ("virtio_blk", "virtio_net")
 RING_MODULES = {"virtio", "virtio_ring", "virtio_pci", "virtio_pci_modern_dev", *MODULES}
 ALLOCATION = re.compile(r"kmalloc|kfree|slab_alloc|slab_free|kmem_cache")
 ALLOCATING = re.compile(r"^(__kmalloc\w*noprof|kmem_cache_alloc\w*noprof|alloc_pages\w*noprof)$")
-PARTS = ("disks", "net")
+PARTS = ("disks", "net", "memory")
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,15 @@ REQUESTS = {1: (200, 2200), 32: (50, 550)}
 """Two numbers of requests: what one costs is the difference of two runs by the difference of their numbers."""
 
 DATAGRAMS = (200, 2200)
+
+QUEUES = {SPLIT: 1 << 28, PACKED: 1 << 28 | 1 << 34, DMA: 1 << 28 | 1 << 33}
+"""The features of queues whose memory is measured, by their bits."""
+
+QUEUE_COUNTS = (100, 900)
+"""Two numbers of queues, for the memory of one: what every allocator keeps in reserve is in both."""
+
+FREE = "awk '/pages free/ { pages += $3 } / count: / { pages += $2 } END { print pages }' /proc/zoneinfo"
+"""Counts the pages that are free, also those that are so for one CPU only."""
 
 
 def measure(kernel: str, parts: Collection[str], say: Say, profile: Profile | None = None) -> list[Row]:
@@ -81,6 +90,8 @@ def _rows(c: Samples, rust: Samples) -> list[Row]:
         *(row(f"datagram in 64 bytes sent, {net}", f"{net}: sent", 0.98) for net in NETS),
         Row("allocations per request", "1", allocations(c), allocations(rust), 0, absolute=True),
         Row("virtio_ring at queue size 1024 against 16", "x", growth(c), growth(rust), 1.05, absolute=True),
+        *(row(f"memory of a queue of 256, {queue}", f"{queue}: idle", unit="bytes") for queue in QUEUES),
+        *(row(f"the same, full of requests in 3 pieces, {queue}", f"{queue}: full", 1.2, unit="bytes") for queue in QUEUES),
         row("module text", "text", 1.3, "bytes"),
     ]
 
@@ -101,7 +112,7 @@ class Bench:
         """Boots the guest and measures the parts asked for."""
         self._say("boots")
         guest = Guest(
-            f"bench-ring-{self._ring}", kernel=self._kernel, driver=None, balloon=False, swap_mib=0, memory_mib=512, icount=True, modules=MODULES,
+            f"bench-ring-{self._ring}", kernel=self._kernel, driver=None, balloon=False, swap_mib=0, memory_mib=512, icount=True, modules=(*MODULES, "ring_memory"),
             rust={"virtio_ring"} if self._ring == "rust" else set(), files={"/bin/ringload": facts().programs / "ringload"},
             qemu_options=[*self._counter.options, *_devices()],
         )
@@ -115,6 +126,9 @@ class Bench:
                 if "net" in self._parts:
                     self._say(f"sends, {number + 1} of {ROUNDS}")
                     self._nets(guest, symbols, number == 0)
+                if "memory" in self._parts:
+                    self._say(f"queues, {number + 1} of {ROUNDS}")
+                    self._memory(guest)
 
     def _disks(self, guest: Guest, symbols: Symbols, keep: bool) -> None:
         for number, disk in enumerate(DISKS):
@@ -137,6 +151,19 @@ class Bench:
             self._samples[f"{net}: sent"].append(path(functions) / sent)
             if self._profile and keep:
                 self._profile.add(f"{self._ring}: sent, {net}", spent, sent, symbols)
+
+    def _memory(self, guest: Guest) -> None:
+        for queue, features in QUEUES.items():
+            for fill, name in enumerate(("idle", "full")):
+                few, many = (self._pages(guest, count, f"features={features} fill={fill}") for count in QUEUE_COUNTS)
+                self._samples[f"{queue}: {name}"].append((many - few) * PAGE / (QUEUE_COUNTS[1] - QUEUE_COUNTS[0]))
+
+    @staticmethod
+    def _pages(guest: Guest, count: int, options: str) -> int:
+        """How many pages so many queues take."""
+        script = f"rmmod ring_memory 2>/dev/null; {FREE}; modprobe ring_memory count={count} {options}; {FREE}; rmmod ring_memory"
+        before, after = guest.run(script, timeout=120).out.split()
+        return int(before) - int(after)
 
     def _difference(self, guest: Guest, command: str, few: int, many: int) -> tuple[Snapshot, int]:
         runs = []
