@@ -29,6 +29,8 @@ pub mod config;
 /// What this module uses of the facilities that the kernel crate does not wrap yet.
 #[path = "kernel_ext"]
 pub mod kernel_ext {
+    #[cfg(not(MODULE))]
+    pub mod initcall;
     pub mod static_work;
 }
 

@@ -26,8 +26,8 @@ use self::{
 
 use kernel::prelude::*;
 
-/// The module: the bus is there as long as this is.
-pub(crate) struct Virtio {
+/// All there is from the beginning of the bus to its end.
+struct Core {
     // Dropped in this order: first what devices use last.
     _debug: debug::Folder,
     _bus: Registration,
@@ -35,9 +35,19 @@ pub(crate) struct Virtio {
     _numbers: Numbers,
 }
 
-impl kernel::Module for Virtio {
-    fn init(_module: &'static ThisModule) -> Result<Self> {
-        // SAFETY: Called once, before the bus is registered; nobody can have a number before.
+impl Core {
+    /// Makes the bus.
+    ///
+    /// # Errors
+    ///
+    /// Those of the driver core.
+    ///
+    /// # Safety
+    ///
+    /// To be called once.
+    unsafe fn new() -> Result<Self> {
+        // SAFETY: By the safety requirements, and before the bus is registered; nobody can have a
+        // number before.
         let numbers = unsafe { Numbers::new() };
         // SAFETY: As above: there are no devices that could be looked at.
         let watch = unsafe { Running::new() };
@@ -50,3 +60,31 @@ impl kernel::Module for Virtio {
         })
     }
 }
+
+/// The module: the bus is there as long as this is. What is built in never ends, and has begun
+/// before: see [`begin`].
+pub(crate) struct Virtio {
+    #[cfg(MODULE)]
+    _core: Core,
+}
+
+impl kernel::Module for Virtio {
+    fn init(_module: &'static ThisModule) -> Result<Self> {
+        Ok(Self {
+            // SAFETY: A module begins once.
+            #[cfg(MODULE)]
+            _core: unsafe { Core::new() }?,
+        })
+    }
+}
+
+/// Makes the bus for good, before the first driver or transport that is built in can want it.
+#[cfg(not(MODULE))]
+fn begin() -> Result {
+    // SAFETY: Called once, by the line below.
+    core::mem::forget(unsafe { Core::new() }?);
+    Ok(())
+}
+
+#[cfg(not(MODULE))]
+crate::kernel_ext::initcall::core_initcall!(virtio_core_initcall, begin);
