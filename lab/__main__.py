@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from lab import buildroot, cache, doctor, enter, host, kdir, kernels, lint, modules, paths, rustdoc
+from lab import buildroot, cache, doctor, enter, host, intree, kdir, kernels, lint, modules, patches, paths, rustdoc
 from lab.errors import LabError
 from lab.progress import Steps
 
@@ -48,6 +48,19 @@ def stock_modules() -> int:
     buildroot.ensure(steps.begin("build root"))
     kernel = kernels.prepare("stock", steps)
     return _show(modules.build(steps.begin("modules"), kernel, modules.out_folder(kernel)))
+
+
+def put_intree() -> int:
+    """Puts our sources into the kernel tree that KSRC names, or brings those there up to date."""
+    tree = intree.named_tree()
+    changed = intree.install(tree)
+    print(f"lab: {changed} files changed in {tree}; CONFIG_VIRTIO_RUST=y makes virtio from Rust there")
+    return 0
+
+
+def write_patches() -> int:
+    """Writes the sources as a series of patches, for the git tree that KSRC names or the lab's kernel source."""
+    return _show(patches.write(Steps(3)))
 
 
 def demo() -> int:
@@ -149,8 +162,10 @@ def distclean() -> int:
 
 
 COMMANDS = {
-    "modules": build_modules, "stock-modules": stock_modules, "demo": demo, "bench-balloon": bench_balloon,
-    "bench-ring": bench_ring, "bench-rng": bench_rng, "bench-mmio": bench_mmio, "test": test, "test-long": test_long, "test-debug": test_debug, "test-arm64": test_arm64,
+    "modules": build_modules, "stock-modules": stock_modules, "intree": put_intree, "patches": write_patches,
+    "demo": demo, "bench-balloon": bench_balloon, "bench-ring": bench_ring, "bench-rng": bench_rng, "bench-mmio": bench_mmio,
+    "bench-pci": bench_pci, "test": test, "test-long": test_long, "test-debug": test_debug,
+    "test-arm64": test_arm64,
     "lint": run_lint, "rustfmt": run_rustfmt, "rustdoc": run_rustdoc, "doctor": doctor.report, "shell": shell, "update": update,
     "clean": clean, "distclean": distclean,
 }

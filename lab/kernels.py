@@ -94,6 +94,12 @@ def prepare(name: str, steps: Steps) -> Kernel:
     return _stock(steps) if name == "stock" else _built(name, RECIPES[name], steps)
 
 
+def ingredients(step: Step, script: str) -> tuple[Entry, tuple[str, ...]]:
+    """The kernel source, and what else decides on what a script of lab/steps makes of it. Raises LabError."""
+    source = _source(step)
+    return source, (source.name, _script(script), *_tools())
+
+
 def _stock(steps: Steps) -> Kernel:
     step = steps.begin("kernel source")
     package = _with_fresh_lists(_find, wanted_release())

@@ -22,6 +22,7 @@ class Kernel:
     image: Path
     release: str
     modules_dir: Path
+    source: Path
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def facts() -> Facts:
         raise RuntimeError("LAB_FACTS is not set: start this through the lab (`make test`, `make demo`, `python3 -m lab …`)")
     raw = json.loads(Path(path).read_text())
     kernels = {
-        name: Kernel(name, entry["arch"], Path(entry["image"]), entry["release"], Path(entry["modules_dir"]))
+        name: Kernel(name, entry["arch"], Path(entry["image"]), entry["release"], Path(entry["modules_dir"]), Path(entry["source"]))
         for name, entry in raw["kernels"].items()
     }
     return Facts(
