@@ -1,4 +1,4 @@
-"""The host's end of the serial line on which a guest's agent (`init.sh`) runs shell scripts."""
+"""The host's end of the serial line on which a guest's agent (`agent.sh`) runs shell scripts."""
 
 from __future__ import annotations
 

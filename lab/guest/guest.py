@@ -64,6 +64,7 @@ class Guest(Shell):
         swap_mib: int = 600,
         swap: str = "nvme",
         icount: bool = False,
+        root: Path | None = None,
         modules: Iterable[str] = (),
         rust: Iterable[str] = (),
         files: Mapping[str, bytes | Path] = {},
@@ -85,6 +86,8 @@ class Guest(Shell):
         swap_mib        size of the swap disk; 0: none, the guest cannot hibernate
         swap            the swap disk's device: `nvme`, or `virtio-blk-pci` with its options
         icount          one guest instruction takes one nanosecond of the guest's clock (TCG, one CPU)
+        root            image of a root file system with the agent to boot from a virtio disk, instead of an initramfs; the guest
+                        gets a copy of it. The kernel must have all drivers built in that this needs
         modules         further modules to have in the guest; load them with `modprobe`
         rust            further modules to take from our folder instead of the kernel's
         files           path in the guest -> contents, or a file of the build root
@@ -112,6 +115,7 @@ class Guest(Shell):
         self._source = initramfs.ModuleSource(self.kernel, facts().out[kernel], frozenset(ours | set(rust)))
         self._machine = machine or machines.USUAL[self.kernel.arch]
         self._kind = machines.kind(self._machine)
+        self._root = root
         self._swap = swap
         self._swap_device = SWAP_DEVICE if swap.startswith("nvme") else "/dev/vda"
         early = [*self._kind.transports]
@@ -141,6 +145,8 @@ class Guest(Shell):
                 with disk.open("wb") as file:
                     file.truncate(self._swap_mib << 20)
                 subprocess.run(["mkswap", "-q", disk], check=True)
+            if self._root:
+                subprocess.run(["cp", "--sparse=always", self._root, self._dir / "root.img"], check=True)
         self._launch(None, target_mib)
         self._wait(lambda message: isinstance(message, Ready), timeout, "did not boot")
         return self
@@ -339,19 +345,20 @@ class Guest(Shell):
             raise GuestError(self._describe("the guest runs already, or was stopped"))
         if self._qemu:
             self._qemu.close()
-        files = {path: data if isinstance(data, bytes) else data.read_bytes() for path, data in self._files.items()}
-        if pre_resume is not None:
-            files["/lab/pre-resume"] = pre_resume.encode()
-        initrd = self._dir / "initrd.cpio"
-        initrd.write_bytes(initramfs.build(self._source, self._modules, files))
+        initrd = None if self._root else self._make_initrd(pre_resume)
         # An emulated guest may get no CPU for half a minute on a busy machine, which is no lockup of its own; the most is 60.
         watchdog = min(60, WATCHDOG_SECONDS * self._patience())
         options = [*self._kind.options, f"console={self._kind.tty}0,115200", f"watchdog_thresh={watchdog}", *self._kernel_options]
         options += [f"lab.agent={self._kind.tty}1", f"lab.load={','.join(self._early)}", f"lab.late={','.join(self._late)}"]
         options += [f"lab.swap={self._swap_device}"] if self._swap_mib else []
+        if self._root:
+            # Disks are found in the order of their places on the bus, and that of the swap disk is before this one's.
+            disk = "/dev/vdb" if self._swap_mib and self._swap_device == "/dev/vda" else "/dev/vda"
+            options += [f"root={disk}", "rw", *([f"resume={self._swap_device}"] if self._swap_mib else [])]
         machine = Machine(
             name=self._machine, accel=facts().accel, icount=self._icount, memory_mib=self.memory_mib, cpus=self._cpus,
             kernel=self.kernel.image if self._firmware else bootable(self.kernel.image), initrd=initrd, append=" ".join(options), swap_disk=self._dir / "swap.img" if self._swap_mib else None,
+            root_disk=self._dir / "root.img" if self._root else None,
             swap=self._swap, balloon=self._balloon, root_port=self._root_port, shared_memory=self._shared_memory, extra=self._qemu_options,
         )
         try:
@@ -361,6 +368,15 @@ class Guest(Shell):
         self._processes += 1
         if target_mib is not None:
             self.set_target(target_mib)
+
+    def _make_initrd(self, pre_resume: str | None) -> Path:
+        files = {path: data if isinstance(data, bytes) else data.read_bytes() for path, data in self._files.items()}
+        if pre_resume is not None:
+            files["/lab/pre-resume"] = pre_resume.encode()
+        assert self._dir
+        initrd = self._dir / "initrd.cpio"
+        initrd.write_bytes(initramfs.build(self._source, self._modules, files))
+        return initrd
 
     def _trace_path(self, number: int) -> Path:
         return self.logs / f"trace.{number}.log"

@@ -8,10 +8,7 @@
 #   lab.late=a,b      modules to load after it
 # A script at /lab/pre-resume, when there is one, runs between lab.load and the attempt to resume.
 #
-# The harness talks to the agent below over the second serial port:
-#   request  "ID SIZE\n" and SIZE bytes of shell script
-#   answer   "answer ID STATUS SIZE\n" and SIZE bytes of what it printed
-#   a fresh boot says "ready BOOT_ID\n" first; a resumed image goes on where it was, with the answer that was due.
+# The last thing it does is to become the agent (agent.sh). When that ends, the kernel's panic tells the harness.
 
 export PATH=/bin HOME=/root
 mount -t proc proc /proc
@@ -54,15 +51,4 @@ for module in $(option late); do
 done
 
 echo 7 >/proc/sys/kernel/printk
-tty=/dev/$(option agent)
-exec <"$tty" >"$tty"
-stty raw -echo
-echo "ready $(cat /proc/sys/kernel/random/boot_id)"
-while read -r id size; do
-    head -c "$size" >/run/script
-    (echo 0 >/proc/self/oom_score_adj; exec sh /run/script) </dev/null >/run/output 2>&1
-    status=$?
-    echo "answer $id $status $(stat -c %s /run/output)"
-    cat /run/output
-done
-# The port cannot end; when it does, PID 1 exits and the kernel's panic tells the harness.
+exec sh /lab/agent

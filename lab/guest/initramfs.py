@@ -1,4 +1,4 @@
-"""Builds guests' initramfs: busybox, `init.sh` and kernel modules with everything they depend on.
+"""Builds guests' initramfs: busybox, `init.sh`, `agent.sh` and kernel modules with everything they depend on.
 
 A base archive depends only on the kernel and the set of modules, and is kept in a cache folder under a name made from its
 contents' inputs. What differs between guests (files of a test, static programs) goes into a second archive behind it, since the
@@ -21,6 +21,7 @@ from .cpio import Archive
 from .facts import Kernel, facts
 
 INIT = Path(__file__).with_name("init.sh")
+AGENT = Path(__file__).with_name("agent.sh")
 SUFFIXES = (".ko", ".ko.xz")
 
 
@@ -63,10 +64,17 @@ def is_builtin(kernel: Kernel, name: str) -> bool:
     return _canonical(name) not in _index(kernel.modules_dir)
 
 
+def _builtins(kernel: Kernel) -> list[str]:
+    """The lines of the kernel's list of what would be modules and is built in; none if the lab has no list."""
+    listed = kernel.modules_dir / "modules.builtin"
+    return listed.read_text().splitlines() if listed.exists() else []
+
+
 def _closure(source: ModuleSource, modules: Iterable[str]) -> dict[str, tuple[Path, list[str]]]:
     """Maps each module needed to its file and the names of those it depends on."""
     chosen: dict[str, tuple[Path, list[str]]] = {}
-    todo = [_canonical(name) for name in modules]
+    builtin = {_canonical(Path(line).stem) for line in _builtins(source.kernel)}
+    todo = [_canonical(name) for name in modules if _canonical(name) not in builtin]
     while todo:
         name = todo.pop()
         if name not in chosen:
@@ -81,7 +89,7 @@ def _base(kernel: Kernel, modules: Mapping[str, tuple[Path, list[str]]]) -> byte
     """Returns the base archive, from the cache when one with the same inputs is there."""
     busybox = facts().busybox
     inputs = [busybox, *(path for _, (path, _) in sorted(modules.items()))]
-    key = kernel.release.encode() + INIT.read_bytes() + Path(__file__).read_bytes()
+    key = "\n".join([kernel.release, *_builtins(kernel)]).encode() + INIT.read_bytes() + AGENT.read_bytes() + Path(__file__).read_bytes()
     return cached("initramfs", inputs, key, lambda: _make_base(kernel, modules, busybox)).read_bytes()
 
 
@@ -91,6 +99,7 @@ def _make_base(kernel: Kernel, modules: Mapping[str, tuple[Path, list[str]]], bu
         archive.add_dir(name)
     archive.add_char_device("dev/console", 5, 1)
     archive.add_file("init", INIT.read_bytes(), 0o755)
+    archive.add_file("lab/agent", AGENT.read_bytes())
     archive.add_file("bin/busybox", busybox.read_bytes(), 0o755)
     # That of another architecture does not run here; it has the same applets.
     applets = subprocess.run(["busybox", "--list"], check=True, capture_output=True, text=True).stdout.split()
@@ -104,6 +113,8 @@ def _make_base(kernel: Kernel, modules: Mapping[str, tuple[Path, list[str]]], bu
         archive.add_file(f"{folder}/{name}.ko", _stripped(path))
         dep.append(f"{name}.ko: " + " ".join(f"{other}.ko" for other in _load_order(modules, depends)))
     archive.add_file(f"{folder}/modules.dep", "\n".join([*dep, ""]).encode())
+    # So that `modprobe` does not mind.
+    archive.add_file(f"{folder}/modules.builtin", "\n".join([*_builtins(kernel), ""]).encode())
     return archive.finish()
 
 

@@ -34,11 +34,13 @@ class Machine:
     memory_mib: int
     cpus: int
     kernel: Path
-    initrd: Path
+    initrd: Path | None
     append: str
     swap_disk: Path | None
     swap: str
     """The swap disk's device, as `-device` takes it, without drive and serial."""
+    root_disk: Path | None
+    """A root file system, on a virtio disk behind the swap disk."""
     balloon: str | None
     """The balloon's device, as `-device` takes it, without id and bus."""
     root_port: bool
@@ -59,7 +61,7 @@ class Machine:
         arguments = [
             "-no-user-config", "-nodefaults", "-display", "none", "-machine", self.name, "-accel", accel, "-cpu", cpu,
             "-m", f"{self.memory_mib}M", "-smp", str(self.cpus),
-            "-kernel", str(self.kernel), "-initrd", str(self.initrd), "-append", self.append,
+            "-kernel", str(self.kernel), *(["-initrd", str(self.initrd)] if self.initrd else []), "-append", self.append,
         ]
         if self.icount:
             arguments += ["-icount", "shift=0,sleep=on"]
@@ -68,6 +70,11 @@ class Machine:
         if self.swap_disk:
             arguments += [
                 "-drive", f"if=none,id=swap,file={self.swap_disk},format=raw,cache=unsafe", "-device", f"{self.swap},drive=swap,serial=swap",
+            ]
+        if self.root_disk:
+            arguments += [
+                "-drive", f"if=none,id=root,file={self.root_disk},format=raw,cache=unsafe",
+                "-device", "virtio-blk-pci,disable-legacy=on,drive=root,serial=root",
             ]
         if self.root_port:
             arguments += [*self.kind.native_hotplug, "-device", f"pcie-root-port,id={ROOT_PORT},chassis=1,slot=1"]
