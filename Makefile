@@ -7,7 +7,7 @@ PYTHON ?= python3
 # What the command line may set; the lab reads it from the environment.
 export KDIR KSRC OUT LLVM RELEASE KERNEL TESTS PYTEST_ARGS PROFILE BENCH_ARGS ACCEL LAB_CACHE LINUX_SOURCE DEBIAN_MIRROR
 
-TARGETS := modules stock-modules intree patches demo bench-balloon bench-ring bench-rng bench-mmio bench-pci test test-long test-debug test-arm64 lint rustfmt rustdoc doctor shell update clean distclean
+TARGETS := modules stock-modules intree patches demo bench-balloon bench-ring bench-rng bench-mmio bench-pci test test-long test-intree test-debug test-arm64 lint rustfmt rustdoc doctor shell update clean distclean
 
 .PHONY: help $(TARGETS)
 
@@ -26,6 +26,7 @@ bench-mmio:	## measure virtio_mmio beside C's: [PROFILE=1: by function]
 bench-pci:	## measure virtio_pci, and all modules together, beside C's: [PROFILE=1: by function]
 test:		## run the tests on both kernels: [TESTS=<files>] [PYTEST_ARGS=<options>] [ACCEL=tcg]
 test-long:	## run the tests and the long ones
+test-intree:	## run the tests of a kernel with everything built in, and of a Debian system on it
 test-debug:	## run the tests under KASAN, lockdep and kmemleak, with allocations that fail
 test-arm64:	## run those of transports, rings and balloon on arm64, under emulation
 lint:		## check the style: rustfmt, checkpatch, clippy

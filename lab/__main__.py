@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from lab import buildroot, cache, doctor, enter, host, intree, kdir, kernels, lint, modules, patches, paths, rustdoc
+from lab import buildroot, cache, doctor, enter, host, intree, intree_kernel, kdir, kernels, lint, modules, patches, paths, rustdoc
 from lab.errors import LabError
 from lab.progress import Steps
 
@@ -107,6 +107,11 @@ def test_long() -> int:
     return _pytest(["-m", ""])
 
 
+def test_intree() -> int:
+    """Runs the tests of the kernel `rust`, which has virtio built in from our sources, and of a Debian system on it."""
+    return _pytest([], [intree_kernel.NAME], ("tests/intree",))
+
+
 def test_debug() -> int:
     """Runs the tests of the balloon and those that look for errors of memory and locking, on the kernel `debug`."""
     return _pytest([], ["debug"], DEBUG_TESTS)
@@ -164,7 +169,7 @@ def distclean() -> int:
 COMMANDS = {
     "modules": build_modules, "stock-modules": stock_modules, "intree": put_intree, "patches": write_patches,
     "demo": demo, "bench-balloon": bench_balloon, "bench-ring": bench_ring, "bench-rng": bench_rng, "bench-mmio": bench_mmio,
-    "bench-pci": bench_pci, "test": test, "test-long": test_long, "test-debug": test_debug,
+    "bench-pci": bench_pci, "test": test, "test-long": test_long, "test-intree": test_intree, "test-debug": test_debug,
     "test-arm64": test_arm64,
     "lint": run_lint, "rustfmt": run_rustfmt, "rustdoc": run_rustdoc, "doctor": doctor.report, "shell": shell, "update": update,
     "clean": clean, "distclean": distclean,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from pathlib import Path
+from typing import Sequence
 
 from lab import enter, host, paths
 from lab.cache import Entry
@@ -73,13 +74,14 @@ def _make(folder: Path, step: Step) -> dict:
     if not KEYRING.exists():
         raise LabError("the keys of Debian's archive are missing. As root: apt-get install debian-archive-keyring")
     wanted = packages()
-    step.run(_mmdebstrap(folder / "root", wanted), paths.cache() / "logs" / f"{folder.name}.log",
+    step.run(mmdebstrap(folder / "root", wanted, FINISH), paths.cache() / "logs" / f"{folder.name}.log",
              "installing Debian packages", counted=r"^(Unpacking|Setting up) ", unit="package steps", expected=1050,
              hints=HINTS)
     return {"versions": _versions(folder / "root")}
 
 
-def _mmdebstrap(target: Path, wanted: list[str]) -> list[str]:
+def mmdebstrap(target: Path, wanted: Sequence[str], finish: str) -> list[str]:
+    """The command that makes a Debian tree with these packages; `finish` is a shell script that gets it as `$1`."""
     sources, hooks = _sources()
     return [
         *host.namespaces(), "env", "LC_ALL=C", f"LAB_PINS={PINS}", "mmdebstrap", "--mode=root", "--variant=minbase",
@@ -87,7 +89,7 @@ def _mmdebstrap(target: Path, wanted: list[str]) -> list[str]:
         f"--include={','.join(name.lstrip('@') for name in wanted)}",
         "--dpkgopt=force-unsafe-io", *(f"--dpkgopt=path-exclude={pattern}" for pattern in LEAVE_OUT),
         *(f"--aptopt={setting}" for setting in _apt_settings()),
-        *(f"--setup-hook={hook}" for hook in (SETUP, *hooks)), f"--customize-hook={FINISH}",
+        *(f"--setup-hook={hook}" for hook in (SETUP, *hooks)), f"--customize-hook={finish}",
         SUITE, str(target), *sources,
     ]
 

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Optional
 
-from lab import accel, buildroot, cache, enter, kernels, paths, sysroot
+from lab import accel, buildroot, cache, enter, intree_kernel, kernels, paths, rootfs, sysroot
 from lab.kernels import Kernel
 from lab.progress import Step, Steps
 from lab.sysroot import Userland
@@ -23,7 +23,8 @@ STEPS_ALL = 4
 
 def out_folder(kernel: Kernel) -> Path:
     """Where the modules for a kernel of the lab are left, in the checkout."""
-    folders = {"full": "modules", "stock": f"stock-modules/{kernel.release}", "debug": "debug-modules", "arm64": "arm64-modules"}
+    folders = {"full": "modules", "stock": f"stock-modules/{kernel.release}", "debug": "debug-modules", "arm64": "arm64-modules",
+               intree_kernel.NAME: "intree-kernel/modules"}
     return paths.BUILD / folders[kernel.name]
 
 
@@ -41,9 +42,11 @@ def for_guests(steps: Steps, names: list[str]) -> Path:
     harness. Raises LabError."""
     accel.asked()
     buildroot.ensure(steps.begin("build root"))
-    made = [kernels.prepare(name, steps) for name in names]
+    made = [intree_kernel.prepare(steps) if name == intree_kernel.NAME else kernels.prepare(name, steps) for name in names]
     lock = _checkout_lock()
     for kernel in made:
+        if kernel.name == intree_kernel.NAME:
+            continue  # It has everything built in.
         step = steps.begin(f"modules for `{kernel.name}`")
         out = out_folder(kernel)
         make(step, kernel, paths.CHECKOUT, out)
@@ -56,6 +59,9 @@ def for_guests(steps: Steps, names: list[str]) -> Path:
     programs = paths.BUILD / ("programs" if made[0].arch == "x86_64" else f"programs-{made[0].arch}")
     if TEST_PROGRAMS.is_dir():
         _programs(steps.begin("test programs"), programs, userland)
+    debian = {}
+    if intree_kernel.NAME in names:
+        debian["debian"] = paths.inside(rootfs.ensure(steps.begin("Debian system")))
     step = steps.begin("acceleration")
     acceleration, reason = accel.chosen(made[0].image, made[0].arch)
     step.done(f"{acceleration} ({reason})")
@@ -65,6 +71,7 @@ def for_guests(steps: Steps, names: list[str]) -> Path:
         "programs": paths.inside(programs),
         "busybox": userland.busybox,
         "accel": acceleration,
+        **debian,
     }
     path = paths.BUILD / f"facts-{'-'.join(names)}.json"
     _write(path, json.dumps(facts, indent=1) + "\n")

@@ -28,13 +28,14 @@ class Kernel:
 @dataclass(frozen=True)
 class Facts:
     """The lab's facts: `out` maps a kernel's name to the folder with our modules for it. Its kernels are all of one architecture, that of
-    `programs` and `busybox`."""
+    `programs` and `busybox`. `debian` is the image of a root file system, if one was asked for."""
 
     kernels: dict[str, Kernel]
     out: dict[str, Path]
     programs: Path
     busybox: Path
     accel: str
+    debian: Path | None
 
 
 @cache
@@ -57,4 +58,5 @@ def facts() -> Facts:
         programs=Path(raw.get("programs", "/nonexistent")),
         busybox=Path(raw.get("busybox", "/bin/busybox")),
         accel=raw.get("accel", "tcg"),
+        debian=Path(raw["debian"]) if "debian" in raw else None,
     )

@@ -1,0 +1,160 @@
+"""A Debian system on the kernel `rust`: root, swap, network, console, random numbers, sockets and balloon over virtio."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from lab.guest import Guest, facts
+
+Factory = Callable[..., Guest]
+
+BOOT_SECONDS = 240
+"""systemd takes its time where the CPU is emulated."""
+
+MEMORY_MIB = 1024
+LOGIN = "login: "
+
+FIO = (
+    "fio --name=check --filename={file} --size={mib}m --rw=randrw --bsrange=512-256k --blockalign=512 --direct=1"
+    " --ioengine=libaio --iodepth={depth} --verify=crc32c --verify_fatal=1 --do_verify=1 --randseed={seed} {more}"
+)
+"""Random requests of all sizes, each read back and compared."""
+
+
+class Network:
+    """Two network interfaces of a guest, connected with each other outside of it. Inside one of them is in a name space of its own,
+    so that what is sent from one address to the other really goes through both. Neither has checksums in hardware: TCP sees what
+    was changed on the way."""
+
+    CHECKSUMS = "csum=off,guest_csum=off,guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_ufo=off"
+    SERVER, CLIENT = "10.0.0.1", "10.0.0.2"
+    INSIDE = "ip netns exec far"
+
+    @classmethod
+    def options(cls, folder: Path) -> list[str]:
+        """The options for QEMU; the connection is a socket in `folder`."""
+        options = []
+        for number, (server, ring) in enumerate((("on", "packed=off"), ("off", "packed=off"))):
+            options += ["-netdev", f"stream,id=net{number},server={server},addr.type=unix,addr.path={folder}/net"]
+            device = f"virtio-net-pci,disable-legacy=on,{ring},{cls.CHECKSUMS}"
+            options += ["-device", f"{device},netdev=net{number},mac=52:54:00:00:01:0{number}"]
+        return options
+
+    @classmethod
+    def begin(cls, guest: Guest) -> None:
+        """Gives both an address, and starts a server."""
+        names = [
+            guest.run(f"basename $(dirname $(grep -l 52:54:00:00:01:0{end} /sys/class/net/*/address))").out.strip() for end in range(2)
+        ]
+        guest.run(
+            f"ip netns add far; ip link set {names[1]} netns far; ip addr add {cls.SERVER}/24 dev {names[0]}; ip link set {names[0]} up;"
+            f"{cls.INSIDE} ip addr add {cls.CLIENT}/24 dev {names[1]}; {cls.INSIDE} ip link set {names[1]} up"
+        )
+        guest.run(f"systemd-run --quiet --unit=server iperf3 -s -B {cls.SERVER}; sleep 1; systemctl is-active server")
+
+    @classmethod
+    def check(cls, guest: Guest) -> None:
+        """Asserts that nothing arrived changed, and that something arrived."""
+        for inside in ("", cls.INSIDE):
+            lines = guest.run(f"{inside} nstat -a -z -s TcpInCsumErrors TcpInSegs").out.splitlines()
+            counts = {name: int(count) for name, count, _ in (line.split() for line in lines if not line.startswith("#"))}
+            assert counts["TcpInCsumErrors"] == 0 and counts["TcpInSegs"] > 100, counts
+
+
+def boot(guests: Factory, folder: Path, options: Sequence[str] = (), **settings: object) -> Guest:
+    """A Debian system that has come up; its swap is in use. `folder` is for the network's socket; more options for QEMU come last."""
+    guest = guests(**{
+        "kernel": "rust", "root": facts().debian, "memory_mib": MEMORY_MIB, "cpus": 2,
+        "swap_mib": 800, "swap": "virtio-blk-pci,disable-legacy=on", "balloon": "virtio-balloon-pci,disable-legacy=on",
+        "qemu_options": [*Network.options(folder), "-object", "rng-random,id=random,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=random", *options],
+        **settings,
+    })
+    guest.start(timeout=BOOT_SECONDS)
+    guest.run("systemctl is-system-running --wait", timeout=BOOT_SECONDS, check=False)
+    guest.run("swapon /dev/vda; dmesg -n 7")
+    return guest
+
+
+def is_up(guest: Guest) -> bool:
+    """Whether systemd has started all that it was to start."""
+    return guest.run("systemctl is-system-running", check=False).out.strip() == "running"
+
+
+def test_system(guests: Factory, tmp_path: Path) -> None:
+    """If this fails a Debian system does not come up on a kernel with all of virtio from Rust, or cannot be used."""
+    path = tmp_path / "console"
+    console = [
+        "-chardev", f"socket,id=hvc0,path={path},server=on,wait=off", "-device", "virtio-serial-pci,disable-legacy=on", "-device", "virtconsole,chardev=hvc0",
+    ]
+    guest = boot(guests, tmp_path, console)
+    assert is_up(guest), guest.run("systemctl --failed; systemctl list-jobs").out
+    guest.wait_for(lambda: LOGIN in guest.console.text(), 60, "there is no login on the console")
+    assert guest.run("findmnt -n -o SOURCE,FSTYPE /").out.split() == ["/dev/vdb", "ext4"]
+    assert log_in(guest, path) == "42"
+    packages(guest)
+    assert guest.read("/sys/class/misc/hw_random/rng_current") == "virtio_rng.0"
+    Network.begin(guest)
+    guest.run(f"{Network.INSIDE} iperf3 -c {Network.SERVER} -n 4M")
+    guest.inflate(200)
+    guest.inflate(0)
+
+
+def log_in(guest: Guest, path: Path) -> str:
+    """Logs in over virtio_console, lets the shell there calculate, and returns what it finds."""
+    with socket.socket(socket.AF_UNIX) as line:
+        line.connect(str(path))
+        line.settimeout(1)
+        said = b""
+
+        def answers(pattern: bytes) -> bool:
+            nonlocal said
+            try:
+                said += line.recv(4096)
+            except TimeoutError:
+                line.sendall(b"\n")
+            return re.search(pattern, said) is not None
+
+        guest.wait_for(lambda: answers(rb"login: "), 60, "there is no login on virtio_console")
+        line.sendall(b"root\n")
+        guest.wait_for(lambda: answers(rb"root@debian:~# "), 60, "the login on virtio_console fails")
+        line.sendall(b"echo result $((6 * 7))\n")
+        guest.wait_for(lambda: answers(rb"result \d+"), 60, "the shell on virtio_console does not answer")
+    found = re.search(rb"result (\d+)\s", said)
+    assert found
+    return found[1].decode()
+
+
+def packages(guest: Guest) -> None:
+    """Installs a package of the repository in the image."""
+    guest.run("apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -q -y install hello", timeout=120)
+    assert guest.run("hello").out.strip() == "Hello, world!"
+
+
+def test_data(guests: Factory, tmp_path: Path) -> None:
+    """If this fails a file system on virtio_blk loses data, or streams over virtio_net stall or break."""
+    guest = boot(guests, tmp_path)
+    print(guest.run(FIO.format(file="/var/tmp/fio", mib=64, depth=32, seed=1, more="--runtime=60"), timeout=300).out)
+    Network.begin(guest)
+    print(guest.run(f"{Network.INSIDE} iperf3 -c {Network.SERVER} -t 10 --bidir", timeout=120).out)
+    Network.check(guest)
+
+
+@pytest.mark.parametrize("mode", ["platform", pytest.param("shutdown", marks=pytest.mark.long)])
+def test_hibernation(guests: Factory, mode: str, tmp_path: Path) -> None:
+    """If this fails a system with root and swap on virtio disks and an inflated balloon does not survive hibernation."""
+    guest = boot(guests, tmp_path)
+    guest.run("head -c 64m /dev/urandom >/root/file; cp /root/file /run/file; sha256sum /root/file /run/file >/root/sums; sync")
+    guest.inflate(300)
+    mark = guest.mark()
+    assert guest.hibernate(mode, timeout=300) is None
+    assert guest.traffic(mark).pages == 0, "hibernation should move no page"
+    guest.resume(target_mib=100, timeout=BOOT_SECONDS)
+    guest.run("echo 3 >/proc/sys/vm/drop_caches; sha256sum -c /root/sums", timeout=120)
+    guest.wait_actual(100 * 256)
+    guest.inflate(0)
+    packages(guest)
+    assert is_up(guest), guest.run("systemctl --failed").out
