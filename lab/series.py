@@ -25,7 +25,7 @@ INDEX = "Documentation/driver-api/virtio/index.rst"
 CHANGED = (MAKEFILE, KCONFIG, INDEX)
 # Pages that are about this checkout, and not about the kernel.
 OF_THE_LAB = ("testing", "benchmarks", "intree")
-SOURCES = ("*.rs", "Kbuild", "Kconfig", "kernel_ext/*.rs", "samples/*.rs", "virtio/**/*", "virtio_*/**/*.rs")
+SOURCES = ("*.rs", "Kbuild", "Kconfig", "kernel_ext/**/*.rs", "samples/*.rs", "virtio/**/*", "virtio_*/**/*.rs")
 
 Tree = Callable[[str], Optional[bytes]]
 """Gives the contents of a file of a kernel by its path in there, None if there is no such file."""

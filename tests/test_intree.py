@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from lab import intree, patches, series
+from lab import intree, patches, paths, series
 from lab.errors import LabError
 from lab.guest import facts
 from lab.progress import Steps
@@ -70,6 +70,15 @@ def test_update(tree: Path) -> None:
     (tree / series.FOLDER / "virtio.o").write_text("object")
     assert intree.install(tree) == 2
     assert contents(tree) == before | {f"{series.FOLDER}/virtio.o": b"object"}
+
+
+def test_every_source(tree: Path) -> None:
+    """If this fails a source is missing in the tree, and the kernel does not build."""
+    intree.install(tree)
+    others = {paths.BUILD, paths.CHECKOUT / "lab", paths.CHECKOUT / "tests"}
+    sources = [path.relative_to(paths.CHECKOUT) for path in paths.CHECKOUT.rglob("*.rs") if not others & set(path.parents)]
+    assert len(sources) > 100
+    assert [path for path in sources if not (tree / series.FOLDER / path).exists()] == []
 
 
 def test_choice(tree: Path) -> None:
