@@ -24,7 +24,9 @@ use core::{
 };
 use kernel::{
     device,
+    io::poll::read_poll_timeout,
     prelude::*,
+    time::Delta,
     types::Opaque, //
 };
 
@@ -36,6 +38,15 @@ const STATUS_DRIVER_OK: u8 = 4;
 
 /// `DEVICE_NEEDS_RESET` of the device status (Virtio 1.4, 2.1).
 const STATUS_NEEDS_RESET: u8 = 64;
+
+/// What the status of a device that has gone reads as.
+const STATUS_GONE: u8 = 0xff;
+
+/// How long a device may take for a reset beyond what core and transport give it.
+const RESET_PATIENCE: Delta = Delta::from_secs(1);
+
+/// How often it is asked meanwhile.
+const RESET_POLL: Delta = Delta::from_millis(1);
 
 /// A virtio device.
 ///
@@ -195,6 +206,15 @@ impl Device<device::Bound> {
         self.status() & STATUS_NEEDS_RESET != 0
     }
 
+    /// Tells whether the device has virtqueues; they come and go by calls of its driver.
+    pub(super) fn has_queues(&self) -> bool {
+        // SAFETY: The device is bound, hence valid and registered.
+        let head = unsafe { &raw const (*self.as_raw()).vqs };
+
+        // SAFETY: As above; the pointer is read in one piece.
+        head != unsafe { (*head).next }.cast_const()
+    }
+
     /// The device status (Virtio 1.4, 2.1); 0 after a reset.
     pub(super) fn status(&self) -> u8 {
         let Some(get) = self.ops().get_status else {
@@ -221,14 +241,27 @@ impl Device<device::Bound> {
     /// # Context
     ///
     /// May sleep. No other thread may be notifying the device.
-    pub(super) fn reset(&self) {
+    pub(super) fn reset(&self) -> Result {
         // SAFETY: The device is bound, hence valid and registered.
         unsafe { bindings::virtio_reset_device(self.as_raw()) };
+
+        // Not every core and transport waits, and none says how it went.
+        let status = || Ok(self.status());
+        let done = |status: &u8| matches!(*status, 0 | STATUS_GONE);
+        match read_poll_timeout(status, done, RESET_POLL, RESET_PATIENCE) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(EIO),
+        }
     }
 
     /// Breaks all virtqueues, waits for their callbacks, and resets the device.
     ///
     /// For [`Driver::shutdown`](super::Driver::shutdown). Later use of a queue fails with `EIO`.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` if it does not say that the reset is complete (Virtio 1.4, 2.4.2). It may still do
+    /// both then.
     ///
     /// # Context
     ///

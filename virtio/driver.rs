@@ -404,12 +404,14 @@ impl<T: Driver> Adapter<T> {
 
         drop(registration);
         drop(threads);
+        let had_queues = dev.has_queues();
         if T::HAS_UNBIND {
             T::unbind(dev, bundle.data());
         }
-        // Deleting the queues resets a device, but after a failed restore there were none.
-        if dev.status() != 0 {
-            dev.reset();
+        // The end of the last queue resets a device; it was said so if that failed. But after a
+        // failed restore there were none, and some drivers leave theirs to the end of their data.
+        if (dev.has_queues() || !had_queues) && dev.status() != 0 {
+            let _ = dev.reset();
         }
     }
 

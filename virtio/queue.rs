@@ -4,7 +4,7 @@
 //!
 //! A payload is moved into a queue and moved out again when the device has used it, or after a
 //! reset. In between no reference to it exists, so the driver cannot touch what the device may read
-//! or write.
+//! or write. A device that does not finish its reset keeps what it has: that memory is lost.
 //!
 //! Nothing that the device writes is interpreted here but the fact that a buffer was used: the ring
 //! below checks ids and lengths and breaks the queue of a device that lies.
@@ -238,7 +238,7 @@ impl<P: Payload> Queue<'_, P> {
     }
 
     /// Resets the device, unless another queue of it did so before, and hands each payload that
-    /// this queue still had to `take`.
+    /// this queue still had to `take`; none if the device does not finish the reset.
     ///
     /// The queue is deleted together with the last one.
     ///
@@ -251,7 +251,10 @@ impl<P: Payload> Queue<'_, P> {
 
     /// [`Self::close`] for use by `drop`; a second call finds nothing.
     fn drain(&mut self, mut take: impl FnMut(KBox<P>)) {
-        self.owner.reset();
+        if !self.owner.reset() {
+            // The device may touch them at any time.
+            return;
+        }
         loop {
             // SAFETY: `vq` is valid by the type invariant, and the device was reset.
             let token = unsafe { bindings::virtqueue_detach_unused_buf(self.vq.as_ptr()) };
@@ -286,6 +289,8 @@ enum Stage {
     InUse,
     /// The device was reset since.
     Reset,
+    /// The device was to be reset since, but did not say that it was.
+    Stuck,
 }
 
 /// Whom all queues of a device belong to.
@@ -313,14 +318,24 @@ impl<'a> Owner<'a> {
         *self.stage.lock() = Stage::InUse;
     }
 
-    /// Resets the device, if nobody did since the queues were made.
-    fn reset(&self) {
+    /// Resets the device, if nobody did since the queues were made; returns whether it has let go
+    /// of them.
+    fn reset(&self) -> bool {
         let mut stage = self.stage.lock();
 
         if *stage == Stage::InUse {
-            self.dev.reset();
-            *stage = Stage::Reset;
+            *stage = match self.dev.reset() {
+                Ok(()) => Stage::Reset,
+                Err(_) => Stage::Stuck,
+            };
+            if *stage == Stage::Stuck {
+                dev_err!(
+                    self.dev,
+                    "the device is not reset: the buffers that it has are lost\n"
+                );
+            }
         }
+        *stage != Stage::Stuck
     }
 }
 
@@ -332,8 +347,10 @@ impl PinnedDrop for Owner<'_> {
         }
         self.reset();
         if let Some(del_vqs) = self.dev.ops().del_vqs {
-            // SAFETY: The device is bound and was reset. No queue is in anybody's hands, as each
-            // would keep this alive, and each gave up its payloads when it was dropped.
+            // SAFETY: The device is bound, and a reset was tried: the transport knows what to do
+            // with rings that a device does not give back. No queue is in anybody's hands, as each
+            // would keep this alive, and each gave up its payloads when it was dropped, or leaked
+            // them.
             unsafe { del_vqs(self.dev.as_raw()) };
         }
     }

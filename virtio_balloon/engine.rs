@@ -35,7 +35,10 @@ use super::{
 };
 use crate::{
     kernel_ext::{
-        balloon_page::BalloonPage,
+        balloon_page::{
+            free_all,
+            BalloonPage, //
+        },
         page_list::{
             impl_has_page_list,
             PageList, //
@@ -87,6 +90,8 @@ pub(super) struct State<'a> {
     pub(super) phase: Phase,
     pub(super) queues: Option<PageQueues<'a>>,
     pub(super) requests: Requests,
+    /// Holds pages on their way back to the kernel; otherwise empty.
+    leaving: KVec<BalloonPage>,
     /// Pages on the list, isolated ones included.
     pub(super) held: usize,
     /// Pages in the balloon as far as the device has agreed, those on their way out included.
@@ -137,11 +142,13 @@ impl<'a> Engine<'a> {
     ) -> impl PinInit<Self, Error> + use<'a> {
         pin_init::pin_init_scope(move || {
             let requests = Requests::new()?;
+            let leaving = KVec::with_capacity(REQUEST_PAGES, GFP_KERNEL)?;
             let detector = Detector::new()?;
             let state = State {
                 phase: Phase::Running,
                 queues: Some(queues),
                 requests,
+                leaving,
                 held: 0,
                 agreed: 0,
                 told: 0,
@@ -342,15 +349,12 @@ impl<'a> Engine<'a> {
     /// Gives up to [`REQUEST_PAGES`] pages of the list back to the kernel without asking the
     /// device.
     ///
-    /// Returns how many. Does nothing unless a request is idle.
+    /// Returns how many. Needs no request: a device that does not finish a reset may keep them all.
     pub(super) fn release(&self, st: &mut State<'a>) -> usize {
-        let Some(mut request) = st.requests.take_idle(Kind::Deflate) else {
-            return 0;
-        };
-        let taken = self.pages.dequeue(&mut request.meta.pages, REQUEST_PAGES);
+        let taken = self.pages.dequeue(&mut st.leaving, REQUEST_PAGES);
 
         st.held -= taken;
-        st.requests.finish(request);
+        free_all(&mut st.leaving);
         self.figures().returned.add(usize_as_u64(taken));
         self.note_held(st);
         taken

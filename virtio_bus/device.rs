@@ -172,7 +172,8 @@ impl VirtioDevice {
     ///
     /// # Errors
     ///
-    /// `EIO` if it does not say so in time. It may still do both then.
+    /// `EIO` if it does not say so in time. It may still do both then, and counts as failed
+    /// ([`Self::was_failed`]).
     ///
     /// # Context
     ///
@@ -196,6 +197,7 @@ impl VirtioDevice {
                     "the device does not finish its reset: status {:#x}\n",
                     self.status().bits()
                 );
+                self.set_was_failed(true);
                 Err(EIO)
             }
         }
@@ -316,11 +318,11 @@ impl VirtioDevice {
         }
     }
 
-    // What is remembered over sleep
+    // What is remembered
 
-    /// Whether the device was failed when it was frozen.
+    /// Whether the device was failed when it was frozen, or did not finish a reset since.
     pub(super) fn was_failed(&self) -> bool {
-        // SAFETY: By the type invariants; only the transport's sleep callbacks use the field.
+        // SAFETY: By the type invariants; only who resets the device uses the field, one at a time.
         unsafe { (*self.as_raw()).failed }
     }
 

@@ -42,6 +42,7 @@ fn begin(device: &VirtioDevice) -> Result {
         dev_err!(device.as_ref(), "the device has gone\n");
         return Err(ENODEV);
     }
+    device.set_was_failed(false);
     if status != Status::ACKNOWLEDGE {
         device.reset()?;
         device.add_status(Status::ACKNOWLEDGE);
@@ -203,13 +204,15 @@ pub(super) fn remove(device: &VirtioDevice) {
     }
     let status = device.status();
 
-    if !status.is_reset() {
+    // Who did not finish the driver's reset will not finish another one. The next probe does not
+    // begin.
+    if !status.is_reset() && !device.was_failed() {
         dev_warn!(
             device.as_ref(),
             "the driver did not reset the device: status {:#x}\n",
             status.bits()
         );
-        // If that fails, too, it was said so, and the next probe does not begin.
+        // If that fails it was said so.
         let _ = device.reset();
     }
     device.add_status(Status::ACKNOWLEDGE);
@@ -253,8 +256,9 @@ fn pause(device: &VirtioDevice, step: impl FnOnce() -> Result) -> Result {
     gate::close(device);
     let status = device.status();
 
+    step().inspect_err(|_| gate::open(device))?;
     device.set_was_failed(status.has(Status::FAILED) && !status.is_gone());
-    step().inspect_err(|_| gate::open(device))
+    Ok(())
 }
 
 /// The transport has the device again, which knows nothing of what was before. The features are
@@ -280,9 +284,12 @@ fn restart(
     driver: Option<&VirtioDriver>,
     step: impl FnOnce(&VirtioDriver) -> Result,
 ) -> Result {
+    let was_failed = device.was_failed();
+
+    device.set_was_failed(false);
     device.reset()?;
     device.add_status(Status::ACKNOWLEDGE);
-    if device.was_failed() {
+    if was_failed {
         device.add_status(Status::FAILED);
     }
     let Some(driver) = driver else {
