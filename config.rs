@@ -35,6 +35,23 @@ pub const ACCESS_PLATFORM: FeatureBit = 33;
 /// A set of feature bits.
 ///
 /// Bit `n` stands in word `n / 64`, as in `features_array` of `include/linux/virtio.h`.
+///
+/// # Examples
+///
+/// ```
+/// use crate::config::{
+///     Features,
+///     VERSION_1, //
+/// };
+///
+/// let offered = Features::of(&[3, 7, VERSION_1]);
+/// let known = Features::of(&[3, 9, VERSION_1]);
+/// let agreed = Features::negotiate(offered, known, None);
+///
+/// assert_eq!(agreed, Features::of(&[3, VERSION_1]));
+/// assert!(agreed.has(3) && !agreed.without(3).has(3));
+/// assert_eq!(offered.difference(agreed).iter().next(), Some(7));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Features([u64; 2]);
 
@@ -241,6 +258,33 @@ integers! {
 /// the feature is an error that does not reach the device (Virtio 1.4, 2.5.1).
 ///
 /// Declare fields as constants: an offset that is not aligned then does not compile.
+///
+/// # Examples
+///
+/// Some of a disk's fields (Virtio 1.4, 5.2.4):
+///
+/// ```
+/// use crate::{
+///     config::Features,
+///     virtio::prelude::*, //
+/// };
+///
+/// const SEG_MAX: FeatureBit = 2;
+///
+/// const CAPACITY: Field<Virtio64> = Field::new(0);
+/// const SEGMENTS: Field<Virtio32> = Field::gated(12, SEG_MAX);
+///
+/// /// How many bytes the disk has, and of how many parts a request may be.
+/// fn size(dev: &Device<Bound>) -> Result<(u64, Option<u32>)> {
+///     let sectors = dev.read(&CAPACITY)?;
+///
+///     Ok((sectors.saturating_mul(512), dev.read(&SEGMENTS).ok()))
+/// }
+///
+/// assert!(CAPACITY.tears() && !SEGMENTS.tears());
+/// assert!(!SEGMENTS.exists(Features::EMPTY));
+/// assert!(SEGMENTS.exists(Features::of(&[SEG_MAX])));
+/// ```
 #[derive(Clone, Copy)]
 pub struct Field<T> {
     offset: u32,
@@ -322,6 +366,25 @@ pub const MAX_CHANGES: usize = 64;
 /// `generation` reads the generation counter of the configuration, `None` on devices that have
 /// none, legacy ones: there two results in a row must agree. `None` if the device changed its
 /// configuration [`MAX_CHANGES`] times.
+///
+/// # Examples
+///
+/// ```
+/// use crate::config::consistent;
+/// use core::cell::Cell;
+///
+/// // The device changes its configuration once, between the two parts.
+/// let generation = Cell::new(0);
+/// let mut parts = [(1, 2), (3, 4)].into_iter();
+/// let read = || {
+///     let read = parts.next().ok_or(ENOENT)?;
+///
+///     generation.set(1);
+///     Ok::<_, Error>(read)
+/// };
+///
+/// assert_eq!(consistent(|| Some(generation.get()), read)?, Some((3, 4)));
+/// ```
 ///
 /// # Errors
 ///

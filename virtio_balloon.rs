@@ -28,12 +28,11 @@ pub mod virtio;
 #[path = "virtio_balloon/mod.rs"]
 mod balloon;
 
-virtio::id::virtio_device_table!(
-    ID_TABLE,
-    [virtio::DeviceId::any_vendor(virtio::DeviceId::BALLOON)]
-);
+use virtio::prelude::*;
 
-virtio::driver::module_virtio_driver! {
+virtio_device_table!(ID_TABLE, [DeviceId::any_vendor(DeviceId::BALLOON)]);
+
+module_virtio_driver! {
     type: balloon::BalloonDriver,
     name: "virtio_balloon",
     authors: ["The virtio-rust developers"],

@@ -4,7 +4,14 @@
 //!
 //! C header: `include/linux/hw_random.h`.
 
-use super::registration;
+use super::{
+    registration,
+    wait::{
+        new_wait_queue,
+        Mode,
+        WaitQueue, //
+    }, //
+};
 use crate::virtio::bindings;
 
 use core::{
@@ -22,21 +29,31 @@ use kernel::{
     },
     prelude::*,
     str::CString,
+    sync::atomic::{
+        Acquire,
+        Atomic,
+        Release, //
+    },
+    time::Msecs,
     types::Opaque, //
 };
 
 /// What the kernel asks for at a time on most machines, in bytes: a cache line.
 const USUAL: usize = 64;
 
+/// How long a reader waits, in milliseconds: nobody else can read meanwhile. The kernel asks again
+/// for one that got nothing, unless it has been sent a signal.
+const PATIENCE_MS: Msecs = 1000;
+
 /// A source of randomness.
 pub trait Source: Send + Sync {
     /// The name of all sources of this kind, to which `.<instance>` is appended.
     const NAME: &'static CStr;
 
-    /// Puts bytes into `out`; if there are none and `wait` is set, waits for some, but not for
-    /// ever: nobody else can read meanwhile.
-    ///
-    /// The kernel asks again when it got none, unless the reader has been sent a signal.
+    /// Those who wait for this source to have something: a field of it.
+    fn readers(&self) -> &Readers;
+
+    /// Puts bytes into `out`, if there are any; does not wait for them.
     ///
     /// # Errors
     ///
@@ -44,15 +61,56 @@ pub trait Source: Send + Sync {
     ///
     /// # Context
     ///
-    /// May sleep.
-    fn read(&self, out: &mut Buffer<'_>, wait: bool) -> Result;
+    /// May sleep. No other reader of any source is served meanwhile.
+    fn read(&self, out: &mut Buffer<'_>) -> Result;
+}
 
-    /// Makes [`Self::read`] return at once from now on, with an error.
+/// Tasks that wait for bytes of a [`Source`].
+#[pin_data]
+pub struct Readers {
+    #[pin]
+    queue: WaitQueue,
+    closed: Atomic<bool>,
+}
+
+impl Readers {
+    /// Nobody waits yet.
+    pub fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            queue <- new_wait_queue!("hwrng_readers"),
+            closed: Atomic::new(false),
+        })
+    }
+
+    /// Makes them look whether there is something now.
     ///
     /// # Context
     ///
-    /// May sleep.
-    fn close(&self);
+    /// Any, interrupts included.
+    pub fn wake(&self) {
+        self.queue.wake_all();
+    }
+
+    /// Waits until the source gives something, is closed, or the reader is sent a signal.
+    #[cold]
+    fn wait_for(&self, source: &impl Source, out: &mut Buffer<'_>) -> Result {
+        let mut result = Ok(());
+
+        self.queue.wait(Mode::Interruptible, Some(PATIENCE_MS), || {
+            result = match self.closed.load(Acquire) {
+                true => Err(ENODEV),
+                false => source.read(out),
+            };
+            result.is_err() || !out.is_empty()
+        });
+        result
+    }
+
+    /// Sends everybody away.
+    fn close(&self) {
+        self.closed.store(true, Release);
+        self.wake();
+    }
 }
 
 /// Where a [`Source`] puts its bytes.
@@ -97,7 +155,7 @@ impl Buffer<'_> {
     }
 }
 
-/// A source that is registered; dropping it closes the source and unregisters it.
+/// A source that is registered; dropping it sends readers away and unregisters it.
 ///
 /// # Invariants
 ///
@@ -162,7 +220,10 @@ impl<S: Source> Registration<'_, S> {
         };
 
         from_result(|| {
-            source.read(&mut out, wait)?;
+            source.read(&mut out)?;
+            if out.is_empty() && wait {
+                source.readers().wait_for(source, &mut out)?;
+            }
             Ok(c_int::try_from(out.len)?)
         })
     }
@@ -171,7 +232,7 @@ impl<S: Source> Registration<'_, S> {
 #[pinned_drop]
 impl<S: Source> PinnedDrop for Registration<'_, S> {
     fn drop(self: Pin<&mut Self>) {
-        self.source.close();
+        self.source.readers().close();
         // SAFETY: Registered by the type invariant. Waits for readers to leave.
         unsafe { bindings::hwrng_unregister(self.raw.get()) };
     }

@@ -26,50 +26,18 @@ pub mod kernel_ext {
 pub mod virtio;
 
 use crate::{
-    kernel_ext::{
-        hwrng,
-        wait::{
-            new_wait_queue,
-            Mode,
-            WaitQueue, //
-        }, //
-    },
-    virtio::{
-        id::IdTable,
-        payload::InBuf,
-        queue::{
-            Queue,
-            Queues, //
-        },
-        Device,
-        DeviceId,
-        Driver, //
-    },
+    kernel_ext::hwrng,
+    virtio::prelude::*, //
 };
-
-use core::mem::take;
 use kernel::{
-    device::{
-        Bound,
-        Core, //
-    },
-    new_mutex,
+    new_spinlock,
     page::PAGE_SIZE,
-    prelude::*,
-    sync::{
-        atomic::{
-            Acquire,
-            Atomic,
-            Release, //
-        },
-        Mutex, //
-    },
-    time::Msecs, //
+    sync::SpinLock, //
 };
 
-virtio::id::virtio_device_table!(ID_TABLE, [DeviceId::any_vendor(DeviceId::RNG)]);
+virtio_device_table!(ID_TABLE, [DeviceId::any_vendor(DeviceId::RNG)]);
 
-virtio::driver::module_virtio_driver! {
+module_virtio_driver! {
     type: RngDriver,
     name: "virtio_rng",
     authors: ["The virtio-rust developers"],
@@ -77,14 +45,8 @@ virtio::driver::module_virtio_driver! {
     license: "GPL",
 }
 
-/// How many buffers the device has at most.
-const IN_FLIGHT: usize = 2;
-
-/// How long a reader waits before the next one may try, in milliseconds.
-const PATIENCE_MS: Msecs = 1000;
-
-/// Memory for the device to fill.
-type Page = InBuf<PAGE_SIZE>;
+/// How many buffers of a page there are: the device fills one while the other is read.
+const DEPTH: usize = 2;
 
 /// The entropy driver.
 struct RngDriver;
@@ -93,87 +55,32 @@ struct RngDriver;
 #[pin_data]
 struct Rng<'a> {
     dev: &'a Device<Bound>,
+    /// What the device gives; nothing while the system sleeps.
     #[pin]
-    supply: Mutex<Supply<'a>>,
+    stream: SpinLock<Option<InStream<'a, PAGE_SIZE>>>,
     #[pin]
-    readers: WaitQueue,
-    closed: Atomic<bool>,
+    readers: hwrng::Readers,
 }
 
-/// Where the bytes come from; without a queue while the system sleeps.
-#[derive(Default)]
-struct Supply<'a> {
-    queue: Option<Queue<'a, Page>>,
-    /// What the device has filled, perhaps not used up yet.
-    page: Option<KBox<Page>>,
-}
-
-impl<'a> Supply<'a> {
-    /// Creates the queue and fills it, for a device that is not live yet.
-    fn new(dev: &'a Device<Bound>) -> Result<Self> {
-        let mut queues = Queues::new::<RngDriver>(dev, &[Some(c"input")])?;
-        let mut queue = queues.take(0).ok_or(ENOENT)?;
-
-        for _ in 0..IN_FLIGHT {
-            queue.add(Page::new()?).map_err(|(error, _)| error)?;
-        }
-        Ok(Self {
-            queue: Some(queue),
-            page: None,
-        })
-    }
-
-    /// Moves bytes to `out` as far as there are any, and empty pages back to the device.
-    fn take(&mut self, out: &mut hwrng::Buffer<'_>) -> Result {
-        // A device that fills its buffers with little or nothing must not keep us here.
-        for _ in 0..=IN_FLIGHT {
-            if let Some(page) = &mut self.page {
-                out.put(page.take(out.room()));
-                if !page.is_empty() {
-                    break;
-                }
-            }
-            let Some(queue) = &mut self.queue else {
-                break;
-            };
-            if let Some(page) = self.page.take() {
-                queue.send(page).map_err(|(error, _)| error)?;
-            }
-            if out.room() == 0 {
-                break;
-            }
-            self.page = queue.take_used();
-            if self.page.is_none() && queue.is_broken() {
-                return Err(EIO);
-            }
-        }
-        Ok(())
-    }
+/// Gives a device, which is not live yet, its queue.
+fn connect(dev: &Device<Bound>) -> Result<InStream<'_, PAGE_SIZE>> {
+    InStream::new(Queues::single::<RngDriver, _>(dev, c"input")?, DEPTH)
 }
 
 impl hwrng::Source for Rng<'_> {
     const NAME: &'static CStr = c"virtio_rng";
 
-    fn read(&self, out: &mut hwrng::Buffer<'_>, wait: bool) -> Result {
-        let mut result = Ok(());
-        let mut attempt = || {
-            result = match self.closed.load(Acquire) {
-                true => Err(ENODEV),
-                false => self.supply.lock().take(out),
-            };
-            result.is_err() || !out.is_empty()
-        };
-
-        if !attempt() && wait {
-            self.readers
-                .wait(Mode::Interruptible, Some(PATIENCE_MS), attempt);
-        }
-        result
+    fn readers(&self) -> &hwrng::Readers {
+        &self.readers
     }
 
-    fn close(&self) {
-        self.closed.store(true, Release);
-        self.readers.wake_all();
+    // The kernel asks for no more than a cache line at a time.
+    #[inline(always)]
+    fn read(&self, out: &mut hwrng::Buffer<'_>) -> Result {
+        if let Some(stream) = &mut *self.stream.lock() {
+            out.put(stream.read(out.room())?);
+        }
+        Ok(())
     }
 }
 
@@ -186,31 +93,30 @@ impl Driver for RngDriver {
 
     fn probe<'bound>(dev: &'bound Device<Core<'_>>) -> impl PinInit<Rng<'bound>, Error> + 'bound {
         pin_init::pin_init_scope(move || {
-            let supply = Supply::new(dev)?;
+            let stream = connect(dev)?;
 
             Ok(try_pin_init!(Rng {
                 dev,
-                supply <- new_mutex!(supply),
-                readers <- new_wait_queue!("virtio_rng"),
-                closed: Atomic::new(false),
+                stream <- new_spinlock!(Some(stream)),
+                readers <- hwrng::Readers::new(),
             }? Error))
         })
     }
 
     fn live(_dev: &Device<Core<'_>>, data: Pin<&Rng<'_>>) {
-        if let Some(queue) = &mut data.supply.lock().queue {
-            queue.notify();
+        if let Some(stream) = &mut *data.stream.lock() {
+            stream.notify();
         }
     }
 
     fn notified(_dev: &Device<Bound>, data: Pin<&Rng<'_>>, _place: usize) {
-        data.readers.wake_all();
+        data.readers.wake();
     }
 
     fn unbind(_dev: &Device<Core<'_>>, data: Pin<&Rng<'_>>) {
-        let supply = take(&mut *data.supply.lock());
+        let stream = data.stream.lock().take();
 
-        drop(supply);
+        drop(stream);
     }
 
     fn freeze(dev: &Device<Core<'_>>, data: Pin<&Rng<'_>>) -> Result {
@@ -220,7 +126,7 @@ impl Driver for RngDriver {
     }
 
     fn restore(_dev: &Device<Core<'_>>, data: Pin<&Rng<'_>>) -> Result {
-        *data.supply.lock() = Supply::new(data.dev)?;
+        *data.stream.lock() = Some(connect(data.dev)?);
         Ok(())
     }
 }

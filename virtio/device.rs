@@ -6,7 +6,8 @@
 
 use super::{
     bindings,
-    endian::ByteOrder, //
+    endian::ByteOrder,
+    id::DeviceId, //
 };
 use crate::config::{
     consistent,
@@ -76,6 +77,12 @@ impl<Ctx: device::DeviceContext> Device<Ctx> {
         unsafe { &*(*self.as_raw()).config }
     }
 
+    /// Type and vendor, for a driver that takes several.
+    pub fn id(&self) -> DeviceId {
+        // SAFETY: By the type invariant; nobody changes the id of a registered device.
+        DeviceId::of_device(unsafe { (*self.as_raw()).id })
+    }
+
     /// The negotiated features; before negotiation is complete, those still under consideration.
     pub fn features(&self) -> Features {
         // SAFETY: By the type invariant. Both members of the union are plain words, and they change
@@ -128,6 +135,20 @@ impl Device<device::Bound> {
 
     /// Reads several fields that belong together: `read` is called until the device did not change
     /// its configuration meanwhile.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use crate::virtio::prelude::*;
+    ///
+    /// const COLUMNS: Field<Virtio16> = Field::gated(0, 0);
+    /// const ROWS: Field<Virtio16> = Field::gated(2, 0);
+    ///
+    /// /// The size of a console (Virtio 1.4, 5.3.4).
+    /// fn size(dev: &Device<Bound>) -> Result<(u16, u16)> {
+    ///     dev.read_together(|| Ok((dev.read(&COLUMNS)?, dev.read(&ROWS)?)))
+    /// }
+    /// ```
     ///
     /// # Errors
     ///
@@ -238,6 +259,11 @@ impl Device<device::Bound> {
 
     /// Resets the device: it neither notifies nor touches memory of the driver any more.
     ///
+    /// # Errors
+    ///
+    /// `EIO` if it does not say that the reset is complete (Virtio 1.4, 2.4.2). It may still do
+    /// both then.
+    ///
     /// # Context
     ///
     /// May sleep. No other thread may be notifying the device.
@@ -257,11 +283,6 @@ impl Device<device::Bound> {
     /// Breaks all virtqueues, waits for their callbacks, and resets the device.
     ///
     /// For [`Driver::shutdown`](super::Driver::shutdown). Later use of a queue fails with `EIO`.
-    ///
-    /// # Errors
-    ///
-    /// `EIO` if it does not say that the reset is complete (Virtio 1.4, 2.4.2). It may still do
-    /// both then.
     ///
     /// # Context
     ///

@@ -63,6 +63,56 @@ use kernel::{
 /// them from the time the device is live until just before `unbind`.
 ///
 /// All hooks but `probe` are optional.
+///
+/// # Examples
+///
+/// A driver that keeps one buffer with its device, and says when that comes back. A module of its
+/// own would end with `module_virtio_driver!`.
+///
+/// ```
+/// use crate::virtio::prelude::*;
+/// use kernel::{
+///     new_mutex,
+///     sync::Mutex, //
+/// };
+///
+/// virtio_device_table!(TABLE, [DeviceId::any_vendor(DeviceId::CONSOLE)]);
+///
+/// struct WaitingDriver;
+///
+/// #[pin_data]
+/// struct Waiting<'a> {
+///     #[pin]
+///     queue: Mutex<Queue<'a, InBuf<16>>>,
+/// }
+///
+/// #[vtable]
+/// impl Driver for WaitingDriver {
+///     type Data<'bound> = Waiting<'bound>;
+///     type Registration<'bound> = ();
+///
+///     const ID_TABLE: IdTable = &TABLE;
+///
+///     fn probe<'bound>(
+///         dev: &'bound Device<Core<'_>>,
+///     ) -> impl PinInit<Waiting<'bound>, Error> + 'bound {
+///         pin_init::pin_init_scope(move || {
+///             let mut queue = Queues::single::<Self, _>(dev, c"in")?;
+///
+///             queue.add(InBuf::new()?).map_err(|(error, _)| error)?;
+///             Ok(try_pin_init!(Waiting { queue <- new_mutex!(queue) }? Error))
+///         })
+///     }
+///
+///     fn live(_dev: &Device<Core<'_>>, data: Pin<&Waiting<'_>>) {
+///         data.queue.lock().notify();
+///     }
+///
+///     fn notified(dev: &Device<Bound>, _data: Pin<&Waiting<'_>>, _place: usize) {
+///         dev_info!(dev, "{} says something\n", dev.id().device());
+///     }
+/// }
+/// ```
 #[vtable]
 pub trait Driver {
     /// The driver's data for one device.

@@ -6,6 +6,23 @@
 //! compile. Follows Virtio 1.4, 1.4 (all multi-byte fields are little-endian). Legacy devices use
 //! the byte order of the CPU instead: [`Virtio32`] and its like need a [`ByteOrder`] to convert.
 //! Uses only `core`.
+//!
+//! # Examples
+//!
+//! ```
+//! use crate::virtio::endian::{
+//!     ByteOrder,
+//!     Le32,
+//!     Virtio32, //
+//! };
+//!
+//! assert_eq!(Le32::from_cpu(0x1234).to_bytes(), [0x34, 0x12, 0, 0]);
+//! assert_eq!(Le32::from_bytes([0x34, 0x12, 0, 0]).to_cpu(), 0x1234);
+//!
+//! let legacy = Virtio32::from_cpu(0x1234, ByteOrder::Native);
+//!
+//! assert_eq!(legacy.to_bytes(), 0x1234_u32.to_ne_bytes());
+//! ```
 
 macro_rules! little_endian {
     ($(#[$doc:meta] $name:ident($int:ty);)*) => {$(

@@ -17,7 +17,8 @@
 //! # Reading order
 //!
 //! [`driver`] (the trait to implement and when its methods are called), [`device`], [`queue`] with
-//! [`payload`], then [`crate::config`]. [`bindings`] is for the adapters only.
+//! [`payload`] and [`stream`], then [`crate::config`]. A driver begins with [`prelude`];
+//! [`bindings`] is for the adapters only.
 //! `Documentation/writing-drivers.rst` walks through a complete driver.
 
 pub mod bindings;
@@ -27,7 +28,9 @@ pub mod endian;
 pub mod id;
 pub mod payload;
 pub mod pm;
+pub mod prelude;
 pub mod queue;
+pub mod stream;
 
 pub use self::{
     device::Device,

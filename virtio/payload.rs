@@ -37,6 +37,50 @@ plain_bytes!(Le16, Le32, Le64, Virtio16, Virtio32, Virtio64);
 ///
 /// The queue owns the value until the device has used the buffer, or was reset. Its two parts are
 /// asked for once, when the buffer is made available; the device sees the readable part first.
+///
+/// # Examples
+///
+/// A request, and room for the answer:
+///
+/// ```
+/// use crate::virtio::prelude::*;
+///
+/// struct Query {
+///     question: KBox<OutBuf<Le32, 2, ()>>,
+///     answer: KBox<InBuf<8>>,
+/// }
+///
+/// impl Payload for Query {
+///     fn readable(&self) -> Readable<'_> {
+///         self.question.readable()
+///     }
+///
+///     fn writable(&mut self) -> Writable<'_> {
+///         self.answer.writable()
+///     }
+///
+///     fn used(&mut self, len: usize) {
+///         self.answer.used(len);
+///     }
+/// }
+///
+/// impl Query {
+///     fn new(number: u32) -> Result<KBox<Self>> {
+///         let mut question = OutBuf::new(())?;
+///         let answer = InBuf::new()?;
+///
+///         question.push(Le32::from_cpu(number))?;
+///         Ok(KBox::new(Self { question, answer }, GFP_KERNEL)?)
+///     }
+/// }
+///
+/// let mut query = Query::new(7)?;
+///
+/// // What was not written is not given out, whatever the device says.
+/// assert!(query.answer.is_empty());
+/// query.used(1000);
+/// assert_eq!(query.answer.take(100), [0; 8]);
+/// ```
 pub trait Payload: Send + 'static {
     /// What the device may read.
     fn readable(&self) -> Readable<'_> {
@@ -156,16 +200,17 @@ impl<const N: usize> InBuf<N> {
     /// Takes up to `max` bytes of what the device wrote and nobody took before.
     ///
     /// Only what the device says it wrote is ever given out.
+    #[inline]
     pub fn take(&mut self, max: usize) -> &[u8] {
-        let rest = self.data.get(self.taken..self.filled).unwrap_or(&[]);
-        let part = rest.get(..max).unwrap_or(rest);
+        let begin = self.taken;
 
-        // INVARIANT: No more is added than is left.
-        self.taken += part.len();
-        part
+        // INVARIANT: No more than is filled.
+        self.taken = self.filled.min(begin.saturating_add(max));
+        self.data.get(begin..self.taken).unwrap_or(&[])
     }
 
     /// Tells whether nothing is left to be taken.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.taken == self.filled
     }

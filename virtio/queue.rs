@@ -42,6 +42,27 @@ use kernel::{
 ///
 /// A driver takes them out one by one with the type of what it will put into each. When all are
 /// gone, taken or not, the transport is asked to delete them; the device is reset before.
+///
+/// # Examples
+///
+/// ```
+/// use crate::virtio::prelude::*;
+///
+/// type Requests<'a> = Queue<'a, OutBuf<Le32, 4, ()>>;
+/// type Events<'a> = Queue<'a, InBuf<64>>;
+///
+/// /// The queues of a device that has one for events only with a feature.
+/// fn queues<D: Driver>(
+///     dev: &Device<Bound>,
+///     has_events: bool,
+/// ) -> Result<(Requests<'_>, Option<Events<'_>>)> {
+///     let names = [Some(c"requests"), has_events.then_some(c"events")];
+///     let mut queues = Queues::new::<D>(dev, &names)?;
+///     let requests = queues.take(0).ok_or(ENOENT)?;
+///
+///     Ok((requests, queues.take(1)))
+/// }
+/// ```
 pub struct Queues<'a> {
     vqs: KVec<Option<NonNull<bindings::virtqueue>>>,
     owner: Arc<Owner<'a>>,
@@ -105,6 +126,22 @@ impl<'a> Queues<'a> {
         Ok(Self { vqs, owner })
     }
 
+    /// Creates the only queue of a device, for payloads `P`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::new`].
+    ///
+    /// # Context
+    ///
+    /// As for [`Self::new`].
+    pub fn single<D: Driver, P: Payload>(
+        dev: &'a Device<Bound>,
+        name: &'static CStr,
+    ) -> Result<Queue<'a, P>> {
+        Self::new::<D>(dev, &[Some(name)])?.take(0).ok_or(ENOENT)
+    }
+
     /// Takes out the queue at a place of the names given to [`Self::new`], for payloads `P`.
     ///
     /// `None` if it has no name, or was taken before.
@@ -122,8 +159,33 @@ impl<'a> Queues<'a> {
 
 /// One virtqueue, which owns the payloads that it holds.
 ///
+/// # Examples
+///
+/// ```
+/// use crate::virtio::prelude::*;
+///
+/// /// Sends a number, unless the device has no room for it; then it comes back.
+/// fn send(queue: &mut Queue<'_, OutBuf<Le32, 1, u32>>, number: u32) -> Result<Option<u32>> {
+///     let mut buf = OutBuf::new(number)?;
+///
+///     buf.push(Le32::from_cpu(number))?;
+///     match queue.send(buf) {
+///         Ok(()) => Ok(None),
+///         Err((error, buf)) if error == ENOSPC => Ok(Some(buf.meta)),
+///         Err((error, _)) => Err(error),
+///     }
+/// }
+///
+/// /// Takes back what the device has seen.
+/// fn collect(queue: &mut Queue<'_, OutBuf<Le32, 1, u32>>, mut done: impl FnMut(u32)) {
+///     while let Some(buf) = queue.take_used() {
+///         done(buf.meta);
+///     }
+/// }
+/// ```
+///
 /// Dropping it resets the device, unless another queue of it did so before, and drops the payloads
-/// that the device still had.
+/// that the device still had; if the device does not finish the reset they are leaked.
 ///
 /// # Invariants
 ///
