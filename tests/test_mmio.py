@@ -136,7 +136,7 @@ def test_parameter(guests: Factory) -> None:
     for value, mistake in MISTAKES.items():
         guest.run(f"dmesg -c >/dev/null; ! insmod /rust.ko device={DEVICES[0]} device={value} 2>/dev/null")
         # insmod tries it in two ways.
-        lines = {line for line in guest.run("dmesg").out.splitlines() if "Registering" not in line and "invalid for parameter" not in line}
+        lines = {line for line in guest.said("virtio_mmio: ") if "Registering" not in line and "invalid for parameter" not in line}
         assert lines == {f"virtio_mmio: device={value}: {mistake}"}, value
         guest.run("test ! -e /sys/devices/virtio-mmio-cmdline")
     aliases = {name: sorted(re.findall(rb"alias=([^\0]+)", path.read_bytes())) for name, path in module_files().items()}

@@ -104,7 +104,7 @@ class Liars:
 
     def log(self) -> str:
         """What the kernel said since the module was loaded, without what it says of every device."""
-        return "\n".join(line for line in self.guest.run("dmesg").out.splitlines() if "Registering device" not in line)
+        return "\n".join(line for line in self.guest.said() if "Registering device" not in line)
 
     @contextmanager
     def turned_fixed(self) -> Iterator[None]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+
+TIME = re.compile(r"^\[ *\d+\.\d+\] ")
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,11 @@ class Shell(ABC):
     def dmesg(self) -> list[str]:
         """The kernel's log."""
         return self.run("dmesg").out.splitlines()
+
+    def said(self, who: str = "virtio") -> list[str]:
+        """What the kernel's log has of modules and drivers whose names begin so; other lines come at any time, whatever is done."""
+        lines = (TIME.sub("", line) for line in self.dmesg())
+        return [line for line in lines if line.startswith(who) and "loading out-of-tree" not in line]
 
     def meminfo(self) -> dict[str, int]:
         """/proc/meminfo; sizes in KiB."""

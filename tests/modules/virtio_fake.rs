@@ -17,14 +17,21 @@ pub mod virtio {
     pub mod bindings;
 }
 
-use crate::virtio::bindings::{
-    self,
-    device,
-    virtio_config_ops,
-    virtio_device,
-    virtio_device_id,
-    virtio_driver,
-    virtqueue, //
+/// What devices without hardware have in common.
+#[path = "fake.rs"]
+mod fake;
+
+use crate::{
+    fake::Table,
+    virtio::bindings::{
+        self,
+        device,
+        virtio_config_ops,
+        virtio_device,
+        virtio_device_id,
+        virtio_driver,
+        virtqueue, //
+    }, //
 };
 
 use core::{
@@ -41,10 +48,7 @@ use core::{
     },
 };
 use kernel::{
-    error::{
-        from_err_ptr,
-        to_result, //
-    },
+    error::to_result,
     prelude::*,
     time::{
         delay::fsleep,
@@ -187,13 +191,6 @@ unsafe extern "C" fn finalize_features(vdev: *mut virtio_device) -> c_int {
     0
 }
 
-/// A table that is only read.
-#[repr(transparent)]
-struct Table<T>(T);
-
-// SAFETY: Nobody writes to it.
-unsafe impl<T> Sync for Table<T> {}
-
 static OPS: Table<virtio_config_ops> = Table(virtio_config_ops {
     get_status: Some(get_status),
     set_status: Some(set_status),
@@ -205,10 +202,8 @@ static OPS: Table<virtio_config_ops> = Table(virtio_config_ops {
 
 unsafe extern "C" fn release(dev: *mut device) {
     say!("release");
-    // SAFETY: The device is one that `Module::init` made.
-    let vdev = unsafe { kernel::container_of!(dev, virtio_device, dev) };
-    // SAFETY: It was leaked there, and nobody uses it any more.
-    drop(unsafe { KBox::from_raw(vdev) });
+    // SAFETY: `Module::init` made it; the driver core calls this last.
+    unsafe { fake::free(dev) };
 }
 
 // The driver
@@ -412,18 +407,7 @@ impl kernel::Module for Module {
     fn init(module: &'static ThisModule) -> Result<Self> {
         Lie::told()?;
         let driver = KBox::into_raw(KBox::new(driver(), GFP_KERNEL)?);
-        let mut vdev: virtio_device = pin_init::zeroed();
-        // SAFETY: The name is NUL-terminated, the module is this one.
-        let parent = from_err_ptr(unsafe {
-            bindings::__root_device_register(c"virtio_fake".as_char_ptr(), module.as_ptr())
-        })?;
-
-        vdev.dev.parent = parent;
-        vdev.dev.release = Some(release);
-        vdev.id.device = 0x3fff;
-        vdev.id.vendor = 0xcafe;
-        vdev.config = &raw const OPS.0;
-        let vdev = KBox::into_raw(KBox::new(vdev, GFP_KERNEL)?);
+        let (parent, vdev) = fake::new(module, c"virtio_fake", 0x3fff, &OPS, release)?;
 
         // SAFETY: The driver is complete, and lives until the module goes.
         to_result(unsafe { bindings::__register_virtio_driver(driver, module.as_ptr()) })?;
