@@ -32,7 +32,7 @@ FAILED = pytest.StashKey[bool]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kernel", action="append", help="run on this kernel of the lab only (may be repeated)")
-    parser.addoption("--rounds", type=int, default=5, help="how many times loops of tests/debug go round; a release takes 200")
+    parser.addoption("--rounds", type=int, default=5, help="how often tests/debug plugs a device, and a fifth of how often it binds and loads; a release takes 200")
     parser.addoption("--driver", action="append", choices=["rust", "c"], help="run with this balloon driver only (may be repeated)")
     parser.addoption("--below", action="append", default=[], help="put this module of ours, too, below the drivers (may be repeated)")
 
