@@ -24,7 +24,9 @@ DEBUG_TESTS = (
 # What `make test-arm64` runs, over MMIO and PCI, with all our modules below the drivers.
 BELOW = ("virtio", "virtio_ring", "virtio_mmio", "virtio_pci")
 ARM64_TESTS = (
-    "tests/test_mmio.py", "tests/test_ring.py", "tests/test_rng.py", "tests/test_balloon_inflate.py", "tests/test_balloon_sleep.py",
+    "tests/test_mmio.py::test_devices", "tests/test_mmio.py::test_sleep", "tests/test_ring.py", "tests/test_rng.py::test_life",
+    "tests/test_balloon_inflate.py", "tests/test_balloon_sleep.py::test_failed_hibernation",
+    "tests/test_balloon_sleep.py::test_hibernation", "tests/test_balloon_sleep.py::test_moving_balloon",
 )
 
 

@@ -55,7 +55,7 @@ def test_failed_hibernation(guests: Factory, kernel: str, driver: str) -> None:
 
 
 @GIVES_BACK
-@pytest.mark.everyday("mode", {"stock": ["shutdown"], "full": ["platform"]})
+@pytest.mark.everyday("mode", {"stock": ["shutdown"], "full": ["platform"], "arm64": ["shutdown"]})
 @pytest.mark.parametrize(("mode", "target"), [("platform", 0), ("shutdown", 40)])
 def test_hibernation(guests: Factory, kernel: str, driver: str, mode: str, target: int) -> None:
     """If this fails a hibernated guest comes back with less memory than it had, or with changed data. The host may have changed its

@@ -8,9 +8,12 @@
 //! reads all of its part. Exits with 1 and the place of the first difference when something else
 //! is read than was written, and when the disk fails.
 
+#[path = "common/direct.rs"]
+mod direct;
 #[path = "common/random.rs"]
 mod random;
 
+use direct::O_DIRECT;
 use random::Random;
 use std::{
     env,
@@ -23,7 +26,6 @@ use std::{
     thread, //
 };
 
-const O_DIRECT: i32 = 0x4000;
 const SECTOR: usize = 512;
 const MAX_PIECE: u64 = 16;
 const MAX_PIECES: u64 = 48;

@@ -6,6 +6,10 @@
 //! beginning of a disk, past the page cache; `ringload send ADDRESS COUNT` sends datagrams of 64
 //! bytes of Ethernet frame to an address and port.
 
+#[path = "common/direct.rs"]
+mod direct;
+
+use direct::O_DIRECT;
 use std::{
     env,
     error::Error,
@@ -15,7 +19,6 @@ use std::{
     os::{fd::AsRawFd, unix::fs::OpenOptionsExt}, //
 };
 
-const O_DIRECT: i32 = 0x4000;
 /// What is left of 64 bytes behind the headers of Ethernet, IP and UDP.
 const PAYLOAD: usize = 64 - 14 - 20 - 8;
 
