@@ -141,11 +141,15 @@ class Devices:
             disk, features = found[ring.name]
             ring.check(features)
             print(ring.name, guest.run(f"blkcheck /dev/{disk} {(1, 4, 16)[seed % 3]} {(60, 15, 4)[seed % 3]} {seed}").out.strip())
+        # The kernel may find the devices in another order than QEMU has them.
+        lines = guest.run("for net in $(ls -d /sys/class/net/eth* 2>/dev/null); do echo $(cat $net/address) ${net##*/}; done").out.splitlines()
+        nets = dict(line.split() for line in lines)
         for number in range(0, len(self._nets), 2):
-            for end in (number, number + 1):
-                self._nets[end].check(guest.read(f"/sys/class/net/eth{end}/device/features"))
-                guest.run(f"ip link set eth{end} up")
-            print(guest.run(f"netcheck eth{number} eth{number + 1} 1000 {number}").out.strip())
+            pair = [nets[f"52:54:00:00:00:{end:02x}"] for end in (number, number + 1)]
+            for ring, net in zip(self._nets[number:], pair):
+                ring.check(guest.read(f"/sys/class/net/{net}/device/features"))
+                guest.run(f"ip link set {net} up")
+            print(guest.run(f"netcheck {' '.join(pair)} 1000 {number}").out.strip())
         if self._serials:
             self._check_serials(guest)
         for number, ring in enumerate(self._rngs):
