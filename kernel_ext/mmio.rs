@@ -6,7 +6,6 @@
 //! `CONFIG_RUST_INLINE_HELPERS`, which takes clang. C header: `arch/x86/include/asm/io.h`.
 
 use kernel::io::{
-    Io,
     Mmio,
     Region, //
 };
@@ -92,6 +91,8 @@ mod imp {
 #[cfg(not(CONFIG_X86_64))]
 mod imp {
     use super::*;
+
+    use kernel::io::Io;
 
     #[inline(always)]
     pub(super) fn read<R: Register<SIZE>, const SIZE: usize>(

@@ -146,8 +146,8 @@ def test_compaction(guests: Factory, kernel: str, driver: str) -> None:
     fill(guest, 160)
     guest.run("rm /tmp/files/*[02468]")
     inflate(guest, 200, total)
-    guest.run("touch /tmp/go; (while [ -e /tmp/go ]; do echo 1 >/proc/sys/vm/compact_memory; usleep 20000; done) >/dev/null 2>&1 &")
     mark = guest.mark()
+    guest.run("touch /tmp/go; (while [ -e /tmp/go ]; do echo 1 >/proc/sys/vm/compact_memory; usleep 20000; done) >/dev/null 2>&1 &")
     for mib in (120, 220, 40, 240, 200):
         guest.set_target(mib)
         guest.wait_actual(mib * MIB)
