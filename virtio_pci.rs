@@ -38,13 +38,20 @@ pub mod kernel_ext {
     pub mod pci_device;
     pub mod pci_driver;
     pub mod pci_io;
+    pub mod pci_iov;
+    pub mod sg;
+    pub mod sg_pieces;
+    pub mod wait;
 }
 
 /// What this module uses of the shared virtio sources.
 #[path = "virtio"]
 pub mod virtio {
     pub mod bindings;
+    pub mod buffers;
     pub mod endian;
+    pub mod export;
+    pub mod payload;
     pub mod transport;
 }
 

@@ -3,7 +3,7 @@
 //! PCI drivers that take part in system sleep and in resets of their devices.
 //!
 //! The kernel crate's `pci::Driver` has probe and unbind only; this adds the callbacks of the PM
-//! core and those of `struct pci_error_handlers` around its adapter. C headers:
+//! core, those of `struct pci_error_handlers` and SR-IOV around its adapter. C headers:
 //! `include/linux/pci.h`, `include/linux/pm.h`.
 
 use core::{
@@ -86,6 +86,22 @@ pub trait FullDriver: pci::Driver {
     ///
     /// May sleep.
     fn finish_reset(dev: &pci::Device<Bound>, data: Pin<&Self::Data<'_>>);
+
+    /// Somebody wants the device to have `count` virtual functions, or none. It has none if
+    /// `count` is not 0. Returns how many it has then.
+    ///
+    /// # Errors
+    ///
+    /// Any; what was there before stays.
+    ///
+    /// # Context
+    ///
+    /// May sleep.
+    fn set_functions(
+        dev: &pci::Device<Bound>,
+        data: Pin<&Self::Data<'_>>,
+        count: u16,
+    ) -> Result<u16>;
 }
 
 /// Connects the PCI bus and a [`FullDriver`].
@@ -112,6 +128,10 @@ unsafe impl<T: FullDriver> driver::RegistrationOps for Adapter<T> {
         };
         // SAFETY: As above.
         unsafe { addr_of_mut!((*reg.get()).err_handler).write(&Self::ERROR_HANDLERS) };
+        // SAFETY: As above.
+        unsafe {
+            addr_of_mut!((*reg.get()).sriov_configure).write(Some(Self::sriov_configure_callback))
+        };
         // SAFETY: By the requirements of this function.
         unsafe { pci::Adapter::<T>::register(reg, name, module) }
     }
@@ -205,6 +225,22 @@ impl<T: FullDriver> Adapter<T> {
     unsafe extern "C" fn reset_done_callback(pdev: *mut bindings::pci_dev) {
         // SAFETY: By the requirements above.
         unsafe { Self::with(pdev, T::finish_reset) }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`Self::reset_prepare_callback`].
+    unsafe extern "C" fn sriov_configure_callback(
+        pdev: *mut bindings::pci_dev,
+        count: c_int,
+    ) -> c_int {
+        from_result(|| {
+            let count = u16::try_from(count)?;
+
+            // SAFETY: By the requirements above.
+            unsafe { Self::with(pdev, |dev, data| T::set_functions(dev, data, count)) }
+                .map(c_int::from)
+        })
     }
 
     /// Calls the driver with the device and its data.

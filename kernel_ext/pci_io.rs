@@ -35,14 +35,14 @@ use kernel::{
 const BARS: RangeInclusive<u8> = 0..=5;
 
 /// How many bytes a BAR has; 0 if there is none of that number, or if it has no place.
-pub fn bar_len(dev: &pci::Device<Bound>, bar: u8) -> u64 {
+pub fn bar_len(dev: &pci::Device, bar: u8) -> u64 {
     // CAST: `IORESOURCE_UNSET` and its like are bits of an unsigned long.
     const USABLE: c_ulong = (bindings::IORESOURCE_IO | bindings::IORESOURCE_MEM) as c_ulong;
 
     if !BARS.contains(&bar) {
         return 0;
     }
-    // SAFETY: The device is bound, hence valid, and has a resource for each BAR.
+    // SAFETY: The device is valid and has a resource for each BAR.
     let flags = unsafe { (*raw(dev)).resource[usize::from(bar)].flags };
 
     match flags & USABLE {
@@ -353,7 +353,7 @@ io_capable!(u8, ioread8, iowrite8);
 io_capable!(u16, ioread16, iowrite16);
 io_capable!(u32, ioread32, iowrite32);
 
-fn raw(dev: &pci::Device<Bound>) -> *mut bindings::pci_dev {
+fn raw(dev: &pci::Device) -> *mut bindings::pci_dev {
     // CAST: `pci::Device` is a transparent wrapper.
     core::ptr::from_ref(dev).cast_mut().cast()
 }

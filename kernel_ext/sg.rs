@@ -37,6 +37,16 @@ impl<'a> Readable<'a> {
         Self(Memory::slab(data.as_ptr(), data.len()), PhantomData)
     }
 
+    /// What a scatter list names.
+    ///
+    /// # Safety
+    ///
+    /// The list and the memory in it must belong to what is borrowed for `'a`, and a device may
+    /// read them as long as that exists, even when it has moved.
+    pub unsafe fn from_list(list: *const bindings::scatterlist) -> Self {
+        Self(Memory::List(list.cast_mut()), PhantomData)
+    }
+
     /// Prepares the scatter list for it.
     pub fn list(&self) -> List {
         self.0.list()

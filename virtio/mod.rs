@@ -22,6 +22,7 @@
 //! `Documentation/writing-drivers.rst` walks through a complete driver.
 
 pub mod bindings;
+pub mod buffers;
 pub mod device;
 pub mod driver;
 pub mod endian;

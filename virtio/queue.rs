@@ -13,24 +13,24 @@
 
 use super::{
     bindings,
+    buffers::{
+        Buffers,
+        Quiet, //
+    },
     driver::Adapter,
     payload::Payload,
     Device,
     Driver, //
 };
 
-use core::{
-    marker::PhantomData,
-    ptr::{
-        null_mut,
-        NonNull, //
-    },
+use core::ptr::{
+    null_mut,
+    NonNull, //
 };
 use kernel::{
     device::Bound,
     error::to_result,
     new_mutex,
-    num::casts::u32_as_usize,
     prelude::*,
     sync::{
         Arc,
@@ -148,11 +148,11 @@ impl<'a> Queues<'a> {
     pub fn take<P: Payload>(&mut self, place: usize) -> Option<Queue<'a, P>> {
         let vq = self.vqs.get_mut(place)?.take()?;
 
-        // INVARIANT: The queue is one of the owner's, nobody else has it, and it is empty.
+        // INVARIANT: The queue is one of the owner's.
         Some(Queue {
-            vq,
+            // SAFETY: Nobody else has the queue, it is empty, and `owner` keeps it.
+            buffers: unsafe { Buffers::new(vq) },
             owner: self.owner.clone(),
-            _payloads: PhantomData,
         })
     }
 }
@@ -189,13 +189,10 @@ impl<'a> Queues<'a> {
 ///
 /// # Invariants
 ///
-/// - `vq` is a queue of `owner`'s, in no other hands; the transport deletes it after `owner` is
-///   gone.
-/// - Each token in it is the raw pointer of a `KBox<P>` and was put there by [`Self::add`].
+/// The queue is one of `owner`'s; the transport deletes it after `owner` is gone.
 pub struct Queue<'a, P: Payload> {
-    vq: NonNull<bindings::virtqueue>,
+    buffers: Buffers<P>,
     owner: Arc<Owner<'a>>,
-    _payloads: PhantomData<KBox<P>>,
 }
 
 impl<P: Payload> Queue<'_, P> {
@@ -209,34 +206,8 @@ impl<P: Payload> Queue<'_, P> {
     /// # Context
     ///
     /// Any.
-    pub fn add(&mut self, mut payload: KBox<P>) -> Result<(), (Error, KBox<P>)> {
-        let mut readable = payload.readable().list();
-        let mut writable = payload.writable().list();
-        let (readable, writable) = (readable.as_raw(), writable.as_raw());
-        let outs = u32::from(readable.is_some());
-        let ins = u32::from(writable.is_some());
-        let mut lists = [readable.or(writable), writable].map(|list| list.unwrap_or(null_mut()));
-        if outs + ins == 0 {
-            return Err((EINVAL, payload));
-        }
-        let token = KBox::into_raw(payload);
-
-        // SAFETY: By the type invariant `vq` is valid and `&mut self` excludes other users of it.
-        // `lists` has as many valid lists as announced. The memory they name belongs to the
-        // payload, which stays where it is and is not touched until it is taken back.
-        // INVARIANT: `token` is the raw pointer of a box of the right type.
-        let ret = to_result(unsafe {
-            bindings::virtqueue_add_sgs(
-                self.vq.as_ptr(),
-                lists.as_mut_ptr(),
-                outs,
-                ins,
-                token.cast(),
-                bindings::GFP_NOWAIT,
-            )
-        });
-        // SAFETY: If the queue did not take the payload, `token` is still ours alone.
-        ret.map_err(|e| (e, unsafe { KBox::from_raw(token) }))
+    pub fn add(&mut self, payload: KBox<P>) -> Result<(), (Error, KBox<P>)> {
+        self.buffers.add(payload, bindings::GFP_NOWAIT)
     }
 
     /// Notifies the device of the payloads that were added, if it wants to know.
@@ -247,8 +218,7 @@ impl<P: Payload> Queue<'_, P> {
     ///
     /// Any. The device must be live.
     pub fn notify(&mut self) {
-        // SAFETY: By the type invariant `vq` is valid, `&mut self` excludes other users of it.
-        unsafe { bindings::virtqueue_kick(self.vq.as_ptr()) };
+        self.buffers.notify();
     }
 
     /// [`Self::add`] and [`Self::notify`].
@@ -273,30 +243,17 @@ impl<P: Payload> Queue<'_, P> {
     ///
     /// Any.
     pub fn take_used(&mut self) -> Option<KBox<P>> {
-        let mut len = 0;
-        // SAFETY: By the type invariant `vq` is valid, `&mut self` excludes other users of it.
-        let token = unsafe { bindings::virtqueue_get_buf(self.vq.as_ptr(), &mut len) };
-
-        if token.is_null() {
-            return None;
-        }
-        // SAFETY: By the type invariant, and the ring gives each token back only once.
-        let mut payload = unsafe { KBox::<P>::from_raw(token.cast()) };
-
-        payload.used(u32_as_usize(len));
-        Some(payload)
+        self.buffers.take_used()
     }
 
     /// Tells whether the queue is unusable: the device lied, is gone, or was shut down.
     pub fn is_broken(&self) -> bool {
-        // SAFETY: By the type invariant `vq` is valid.
-        unsafe { bindings::virtqueue_is_broken(self.vq.as_ptr()) }
+        self.buffers.is_broken()
     }
 
     /// Number of descriptors in the ring: how many parts fit in at a time.
     pub fn size(&self) -> usize {
-        // SAFETY: By the type invariant `vq` is valid.
-        u32_as_usize(unsafe { bindings::virtqueue_get_vring_size(self.vq.as_ptr()) })
+        self.buffers.size()
     }
 
     /// Resets the device, unless another queue of it did so before, and hands each payload that
@@ -313,18 +270,12 @@ impl<P: Payload> Queue<'_, P> {
 
     /// [`Self::close`] for use by `drop`; a second call finds nothing.
     fn drain(&mut self, mut take: impl FnMut(KBox<P>)) {
-        if !self.owner.reset() {
-            // The device may touch them at any time.
-            return;
-        }
-        loop {
-            // SAFETY: `vq` is valid by the type invariant, and the device was reset.
-            let token = unsafe { bindings::virtqueue_detach_unused_buf(self.vq.as_ptr()) };
-            if token.is_null() {
-                break;
-            }
-            // SAFETY: By the type invariant; the ring gives each token back only once.
-            take(unsafe { KBox::from_raw(token.cast()) });
+        self.owner.reset();
+        // SAFETY: The device was reset, and makes no queues before the owner of these is gone.
+        let quiet = unsafe { Quiet::new() };
+
+        while let Some(payload) = self.buffers.take_unused(&quiet) {
+            take(payload);
         }
     }
 }
@@ -334,13 +285,6 @@ impl<P: Payload> Drop for Queue<'_, P> {
         self.drain(drop);
     }
 }
-
-// SAFETY: A virtqueue may be used from any thread as long as users exclude each other, which
-// `&mut self` ensures; payloads are `Send`.
-unsafe impl<P: Payload> Send for Queue<'_, P> {}
-
-// SAFETY: Through a shared reference the queue can only be asked for its size and state.
-unsafe impl<P: Payload> Sync for Queue<'_, P> {}
 
 /// What the queues of a device are at present.
 #[derive(Clone, Copy, PartialEq, Eq)]

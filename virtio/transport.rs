@@ -154,6 +154,14 @@ pub trait Transport: Send + Sync {
         Err(ENOENT)
     }
 
+    /// The device may have used buffers of a queue that the transport made for itself
+    /// ([`ring::Own`]).
+    ///
+    /// # Context
+    ///
+    /// Any, even a hard interrupt.
+    fn own_queue_used(&self) {}
+
     /// Gives a queue that was reset, and whose size may have changed, to the device again.
     ///
     /// # Errors

@@ -5,7 +5,9 @@
 #![deny(unsafe_code)]
 
 use super::{
+    admin::Admin,
     interface::Interface,
+    modern::DRIVER_OK,
     queues::Active, //
 };
 use crate::{
@@ -13,6 +15,7 @@ use crate::{
     kernel_ext::pci_device,
     virtio::transport::{
         ring::{
+            Own,
             Virtqueue,
             Wanted, //
         },
@@ -29,6 +32,7 @@ use kernel::{
     new_mutex,
     pci,
     prelude::*,
+    str::CString,
     sync::{
         Arc,
         Mutex, //
@@ -40,6 +44,7 @@ use kernel::{
 pub(super) struct VirtioDevice<'bound, I: Interface> {
     pci: &'bound pci::Device<Bound>,
     interface: Arc<I>,
+    admin: Arc<Admin>,
     /// The queues, from their creation to their deletion. Protects the selection of a queue as
     /// well, beyond those two moments.
     #[pin]
@@ -51,6 +56,7 @@ impl<'bound, I: Interface> VirtioDevice<'bound, I> {
     pub(super) fn new(
         pci: &'bound pci::Device<Bound>,
         interface: Arc<I>,
+        admin: Arc<Admin>,
     ) -> impl PinInit<Self, Error> + 'bound
     where
         I: 'bound,
@@ -58,8 +64,22 @@ impl<'bound, I: Interface> VirtioDevice<'bound, I> {
         try_pin_init!(Self {
             pci,
             interface,
+            admin,
             active <- new_mutex!(None),
         }? Error)
+    }
+
+    /// The queue for administration, if the device has one.
+    fn own_queue(&self, dev: &Device) -> Result<Option<Own>>
+    where
+        I: 'bound,
+    {
+        let Some(index) = self.interface.admin_queue(dev)? else {
+            return Ok(None);
+        };
+        let name = CString::try_from_fmt(fmt!("avq.{}", index))?;
+
+        Ok(Some(Own::new::<Self>(index.into(), name)))
     }
 
     /// Logs that the driver wants more configuration space than there is.
@@ -102,11 +122,15 @@ impl<'bound, I: Interface + 'bound> Transport for VirtioDevice<'bound, I> {
 
     fn set_status(&self, status: u8) {
         self.interface.set_status(status);
+        if status & DRIVER_OK != 0 {
+            self.admin.start();
+        }
     }
 
     fn reset(&self) {
         self.interface.reset();
         self.wait_for_callbacks();
+        self.admin.stop(self.interface.quiet().as_ref());
     }
 
     fn offered_features(&self) -> Features {
@@ -122,7 +146,8 @@ impl<'bound, I: Interface + 'bound> Transport for VirtioDevice<'bound, I> {
     }
 
     fn make_queues(&self, dev: &Device, wanted: &mut Wanted<'_>) -> Result {
-        let active = Active::new(self.pci, &self.interface, dev, wanted)?;
+        let own = self.own_queue(dev)?;
+        let active = Active::new(self.pci, &self.interface, dev, wanted, own, &self.admin)?;
 
         wanted.grant(active.queues());
         *self.active.lock() = Some(active);
@@ -161,6 +186,10 @@ impl<'bound, I: Interface + 'bound> Transport for VirtioDevice<'bound, I> {
             Some(active) => active.affinity(index),
             None => core::ptr::null(),
         }
+    }
+
+    fn own_queue_used(&self) {
+        self.admin.wake();
     }
 
     fn reset_queue(&self, dev: &Device, queue: &Virtqueue) -> Result {

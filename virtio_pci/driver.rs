@@ -5,10 +5,18 @@
 #[cfg(CONFIG_VIRTIO_PCI_LEGACY)]
 use super::legacy::Legacy;
 use super::{
-    choice::Choice,
+    admin::{
+        self,
+        Admin,
+        Listed, //
+    },
     device::VirtioDevice,
     interface::Interface,
-    modern::Modern, //
+    modern::{
+        Modern,
+        DRIVER_OK,
+        SR_IOV, //
+    }, //
 };
 use crate::{
     kernel_ext::{
@@ -19,9 +27,13 @@ use crate::{
         pci_driver::{
             Adapter,
             FullDriver, //
-        }, //
+        },
+        pci_iov, //
     },
-    virtio::transport::Registration,
+    virtio::transport::{
+        Registration,
+        Transport, //
+    },
 };
 
 use kernel::{
@@ -75,14 +87,27 @@ macro_rules! with_device {
 
 impl<'bound> Registered<'bound> {
     /// Looks for an interface of a device and puts it on the virtio bus.
-    fn new(pci: &'bound pci::Device<Core<'_>>) -> Result<Self> {
-        let choice = Choice::new(pci)?;
+    fn new(pci: &'bound pci::Device<Core<'_>>, admin: Arc<Admin>) -> Result<Self> {
+        let interface = Modern::new(pci)?;
 
         pci_device::set_master(pci);
-        Ok(match choice {
-            Choice::Modern(interface) => Self::Modern(register(pci, interface)?),
-            #[cfg(CONFIG_VIRTIO_PCI_LEGACY)]
-            Choice::Legacy(interface) => Self::Legacy(register(pci, interface)?),
+        Ok(Self::Modern(register(pci, interface, admin)?))
+    }
+
+    /// Tells whether the device may have virtual functions now.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` if it is not live, `EINVAL` if that was not negotiated.
+    fn may_have_functions(&self) -> Result {
+        with_device!(self, device => {
+            if device.transport().status() & DRIVER_OK == 0 {
+                return Err(EBUSY);
+            }
+            match device.virtio().has(SR_IOV) {
+                true => Ok(()),
+                false => Err(EINVAL),
+            }
         })
     }
 }
@@ -91,9 +116,10 @@ impl<'bound> Registered<'bound> {
 fn register<'bound, I: Interface + 'bound>(
     pci: &'bound pci::Device<Core<'_>>,
     interface: I,
+    admin: Arc<Admin>,
 ) -> Result<Registration<'bound, VirtioDevice<'bound, I>>> {
     let identity = interface.identity();
-    let device = VirtioDevice::new(pci, Arc::new(interface, GFP_KERNEL)?);
+    let device = VirtioDevice::new(pci, Arc::new(interface, GFP_KERNEL)?, admin);
 
     // SAFETY: `unbind` drops it, or else the driver core does when the driver is unbound.
     unsafe { Registration::new(pci.as_ref(), identity, device) }
@@ -105,6 +131,9 @@ pub(super) struct Bound<'bound> {
     /// There until `unbind`. The device's lock serialises its users.
     #[pin]
     registered: Mutex<Option<Registered<'bound>>>,
+    /// What the device does for its virtual functions, and its place in the list of those that do.
+    admin: Arc<Admin>,
+    _listed: Listed,
     enabled: Enabled<'bound>,
 }
 
@@ -140,24 +169,31 @@ impl pci::Driver for PciDriver {
     ) -> impl PinInit<Bound<'bound>, Error> + 'bound {
         pin_init::pin_init_scope(move || {
             let enabled = Enabled::new(pci)?;
-            let registered = Registered::new(pci)?;
+            let admin = Admin::new(pci.as_ref())?;
+            let listed = Listed::new(pci, admin.clone())?;
+            let registered = Registered::new(pci, admin.clone())?;
 
             Ok(try_pin_init!(Bound {
                 registered <- new_mutex!(Some(registered)),
+                admin,
+                _listed: listed,
                 enabled,
             }? Error))
         })
     }
 
     fn unbind<'bound>(pci: &'bound pci::Device<Core<'_>>, this: Pin<&Bound<'bound>>) {
+        if !pci_device::is_present(pci) {
+            if let Some(registered) = &*this.registered.lock() {
+                with_device!(registered, device => device.break_queues());
+            }
+            // Drivers of virtual functions may wait for it.
+            this.admin.stop(None);
+        }
+        pci_iov::disable(pci);
         let registered = this.registered.lock().take();
 
-        if let Some(registered) = registered {
-            if !pci_device::is_present(pci) {
-                with_device!(&registered, device => device.break_queues());
-            }
-            drop(registered);
-        }
+        drop(registered);
         this.enabled.disable();
     }
 }
@@ -217,6 +253,27 @@ impl FullDriver for PciDriver {
             Err(error) => dev_warn!(pci, "Reset done failure: {}", error.to_errno()),
         }
     }
+
+    fn set_functions(
+        pci: &pci::Device<device::Bound>,
+        data: Pin<&Bound<'_>>,
+        count: u16,
+    ) -> Result<u16> {
+        data.registered
+            .lock()
+            .as_ref()
+            .ok_or(ENODEV)?
+            .may_have_functions()?;
+        if pci_iov::is_any_assigned(pci) {
+            return Err(EPERM);
+        }
+        // Drivers of virtual functions come and go here, and ask this one for services.
+        match count {
+            0 => pci_iov::disable(pci),
+            _ => pci_iov::enable(pci, count)?,
+        }
+        Ok(count)
+    }
 }
 
 /// The module itself.
@@ -228,6 +285,8 @@ pub(crate) struct VirtioPci {
 
 impl kernel::InPlaceModule for VirtioPci {
     fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        // SAFETY: This is called once, before there are devices or others can call the module.
+        unsafe { admin::init() };
         try_pin_init!(Self {
             driver <- driver::Registration::new(c"virtio-pci", module),
         }? Error)

@@ -10,15 +10,18 @@
 use crate::{
     config::Features,
     kernel_ext::io_address::IoAddress,
-    virtio::transport::{
-        ring::{
-            Ring,
-            Virtqueue,
-            Wish, //
-        },
-        Device,
-        Identity,
-        SharedMemory, //
+    virtio::{
+        buffers::Quiet,
+        transport::{
+            ring::{
+                Ring,
+                Virtqueue,
+                Wish, //
+            },
+            Device,
+            Identity,
+            SharedMemory, //
+        }, //
     },
 };
 
@@ -135,5 +138,20 @@ pub(crate) trait Interface: Send + Sync {
     /// Tells whether the device has let go of a queue that was reset.
     fn is_queue_reset(&self, _queue: &Virtqueue) -> bool {
         false
+    }
+
+    /// The index of the queue for administration (Virtio 1.4, 2.13), if that was negotiated.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if the device says what makes no sense.
+    fn admin_queue(&self, _dev: &Device) -> Result<Option<u16>> {
+        Ok(None)
+    }
+
+    /// The proof that the device uses no queue, if it was reset and has done that. Asked only while
+    /// the core resets it.
+    fn quiet(&self) -> Option<Quiet> {
+        None
     }
 }

@@ -2,11 +2,13 @@
 
 //! The parts of `virtio_pci.ko`; the crate root says in which order to read them.
 
+mod admin;
 mod caps;
 mod choice;
 mod common;
 mod device;
 mod driver;
+mod exports;
 mod interface;
 mod interrupts;
 #[cfg(CONFIG_VIRTIO_PCI_LEGACY)]

@@ -28,6 +28,7 @@ use crate::{
         Features, //
     },
     kernel_ext::{
+        pci_cap,
         pci_device,
         pci_io::{
             Mapping,
@@ -35,21 +36,25 @@ use crate::{
             Register, //
         }, //
     },
-    virtio::transport::{
-        ring::{
-            Ring,
-            Shape,
-            Virtqueue,
-            Wish,
-            MAX_SIZE, //
-        },
-        Device,
-        Identity,
-        SharedMemory, //
+    virtio::{
+        buffers::Quiet,
+        transport::{
+            ring::{
+                Ring,
+                Shape,
+                Virtqueue,
+                Wish,
+                MAX_SIZE, //
+            },
+            Device,
+            Identity,
+            SharedMemory, //
+        }, //
     },
 };
 
 use kernel::{
+    bindings,
     dev_err,
     dev_info,
     device::{
@@ -63,20 +68,26 @@ use kernel::{
     time::Delta, //
 };
 
+/// `VIRTIO_F_SR_IOV`: the device can have virtual functions (Virtio 1.4, 6).
+pub(super) const SR_IOV: config::FeatureBit = 37;
+
 /// `VIRTIO_F_NOTIFICATION_DATA`: notifications have 32 bits (Virtio 1.4, 6).
 const NOTIFICATION_DATA: config::FeatureBit = 38;
 
 /// `VIRTIO_F_RING_RESET`: queues can be reset one by one (Virtio 1.4, 6).
 pub(super) const RING_RESET: config::FeatureBit = 40;
 
+/// `VIRTIO_F_ADMIN_VQ`: there are queues for administration (Virtio 1.4, 6).
+const ADMIN_VQ: config::FeatureBit = 41;
+
 /// `DRIVER_OK` of the device status (Virtio 1.4, 2.1): the device may use its queues.
-const DRIVER_OK: u8 = 4;
+pub(super) const DRIVER_OK: u8 = 4;
 
 /// How long a device may take to give a queue back.
 const QUEUE_PATIENCE: Delta = Delta::from_millis(1000);
 
 /// Where parts of a ring begin, in bytes: cache lines.
-const ALIGN: usize = 1 << kernel::bindings::L1_CACHE_SHIFT;
+const ALIGN: usize = 1 << bindings::L1_CACHE_SHIFT;
 
 /// The PCI ids of virtio devices; from [`MODERN_IDS`] on they say the type of the device.
 const IDS: core::ops::RangeInclusive<u16> = 0x1000..=0x107f;
@@ -171,6 +182,11 @@ impl<'bound> Modern<'bound> {
         Ok(())
     }
 
+    /// Tells whether the device uses no queue: it was reset and has done it, or is gone.
+    fn is_quiet(&self) -> bool {
+        self.status() & DRIVER_OK == 0 || !pci_device::is_present(self.pci)
+    }
+
     /// Logs that negotiated features need more common configuration than there is.
     fn too_short(&self, dev: &Device, feature: &str) -> Error {
         dev_err!(
@@ -263,7 +279,12 @@ impl<'bound> Interface for Modern<'bound> {
     }
 
     fn own_features(&self) -> Features {
-        Features::of(&[RING_RESET])
+        let own = Features::of(&[RING_RESET, ADMIN_VQ]);
+
+        match pci_cap::has_extended(self.pci, bindings::PCI_EXT_CAP_ID_SRIOV) {
+            true => own.union(Features::of(&[SR_IOV])),
+            false => own,
+        }
     }
 
     fn accept_features(&self, dev: &Device, features: Features) -> Result {
@@ -276,6 +297,9 @@ impl<'bound> Interface for Modern<'bound> {
         }
         if features.has(RING_RESET) && !self.common.has(regs::QueueReset) {
             return Err(self.too_short(dev, "VIRTIO_F_RING_RESET"));
+        }
+        if features.has(ADMIN_VQ) && !self.common.has(regs::AdminQueueNum) {
+            return Err(self.too_short(dev, "VIRTIO_F_ADMIN_VQ"));
         }
         for (select, word) in (0..).step_by(2).zip(features.words()) {
             self.common.write(regs::DriverFeatureSelect, select);
@@ -305,7 +329,9 @@ impl<'bound> Interface for Modern<'bound> {
     }
 
     fn make_ring(&self, dev: &Device, index: u32, wish: &Wish) -> Result<Ring<Self::Bell>> {
-        if index >= self.common.read(regs::NumQueues).into() {
+        let is_admin = || self.admin_queue(dev) == Ok(u16::try_from(index).ok());
+
+        if index >= self.common.read(regs::NumQueues).into() && !is_admin() {
             return Err(EINVAL);
         }
         self.select(index)?;
@@ -375,8 +401,7 @@ impl<'bound> Interface for Modern<'bound> {
             // The write has arrived when this is read.
             self.common.read(regs::QueueVector);
         }
-        // A device that is gone does not use memory.
-        self.status() & DRIVER_OK == 0 || !pci_device::is_present(self.pci)
+        self.is_quiet()
     }
 
     fn reset_queue(&self, dev: &Device, queue: &Virtqueue) -> Result {
@@ -401,5 +426,28 @@ impl<'bound> Interface for Modern<'bound> {
         self.select(queue.index()).is_ok()
             && self.common.try_read(regs::QueueReset) == Ok(0)
             && self.common.read(regs::QueueEnable) == 0
+    }
+    fn admin_queue(&self, dev: &Device) -> Result<Option<u16>> {
+        if !dev.has(ADMIN_VQ) {
+            return Ok(None);
+        }
+        let count = self.common.try_read(regs::AdminQueueNum)?;
+        let index = self.common.try_read(regs::AdminQueueIndex)?;
+
+        if count == 0 || index < self.common.read(regs::NumQueues) {
+            dev_err!(
+                self.pci,
+                "virtio_pci: {} queues for administration from {} on make no sense\n",
+                count,
+                index
+            );
+            return Err(EINVAL);
+        }
+        Ok(Some(index))
+    }
+
+    fn quiet(&self) -> Option<Quiet> {
+        // SAFETY: The core makes no queue while it resets the device, which is when this is asked.
+        self.is_quiet().then(|| unsafe { Quiet::new() })
     }
 }

@@ -5,6 +5,10 @@
 #![deny(unsafe_code)]
 
 use super::{
+    admin::{
+        Admin,
+        Lease, //
+    },
     interface::Interface,
     interrupts::{
         Interrupts,
@@ -21,6 +25,7 @@ use crate::{
     kernel_ext::irq_vectors,
     virtio::transport::{
         ring::{
+            Own,
             Ring,
             Virtqueue,
             Wanted,
@@ -142,16 +147,19 @@ impl<I: Interface> Drop for Queue<I> {
 /// The queues of a device and its interrupts.
 ///
 /// The fields are dropped in this order: interrupts before the queues, which their handlers have,
-/// and vectors last.
+/// then vectors, and last what a queue was made of.
 pub(super) struct Active<'bound, I: Interface> {
+    /// The use of the queue for administration, which is the last of the queues if there is one.
+    lease: Option<Lease<I::Bell>>,
     interrupts: Interrupts<'bound, I>,
     queues: KVec<Arc<Queue<I>>>,
     msix: Option<Msix<'bound, I>>,
+    _own: Option<Own>,
 }
 
 impl<'bound, I: Interface + 'bound> Active<'bound, I> {
-    /// Makes all queues that a driver wants and gives them to the device, with as many vectors as
-    /// there are.
+    /// Makes all queues that a driver wants, and one for `admin` if the device has that, and gives
+    /// them to the device, with as many vectors as there are.
     ///
     /// # Errors
     ///
@@ -161,19 +169,29 @@ impl<'bound, I: Interface + 'bound> Active<'bound, I> {
         interface: &Arc<I>,
         dev: &Device,
         wanted: &Wanted<'_>,
+        own: Option<Own>,
+        admin: &Arc<Admin>,
     ) -> Result<Self> {
-        let mut requests = KVec::with_capacity(wanted.wishes().count(), GFP_KERNEL)?;
+        let mut active = Self::attempt(pci, interface, dev, wanted, own.as_ref())?;
 
-        for (index, wish) in (0..).zip(wanted.wishes()) {
-            requests.push(
-                Request {
-                    index,
-                    wish,
-                    slow: false,
-                },
-                GFP_KERNEL,
-            )?;
+        if own.is_some() {
+            let queue = active.queues.last().and_then(|queue| queue.ring());
+
+            active.lease = queue.map(|ring| Lease::new(admin, ring));
         }
+        active._own = own;
+        Ok(active.enabled())
+    }
+
+    /// Makes the queues with as many vectors as there are.
+    fn attempt(
+        pci: &'bound pci::Device<Bound>,
+        interface: &Arc<I>,
+        dev: &Device,
+        wanted: &Wanted<'_>,
+        own: Option<&Own>,
+    ) -> Result<Self> {
+        let requests = requests(wanted, own)?;
         let mut error = ENODEV;
 
         for policy in Policy::ALL {
@@ -187,17 +205,15 @@ impl<'bound, I: Interface + 'bound> Active<'bound, I> {
                 }
             };
 
-            match Self::with_vectors(interface, dev, &requests, policy, msix) {
-                Ok(active) => return Ok(active.enabled()),
-                // The device does not have such a queue, whatever its vectors.
-                Err(reason @ (ENOENT | EINVAL | E2BIG)) => return Err(reason),
+            match made {
+                Ok(active) => return Ok(active),
                 Err(reason) => error = reason,
             }
         }
         if irq_vectors::intx_line(pci).is_none() {
             return Err(error);
         }
-        Ok(Self::with_line(pci, interface, dev, &requests)?.enabled())
+        Self::with_line(pci, interface, dev, &requests)
     }
 
     /// Makes the queues with vectors.
@@ -216,9 +232,11 @@ impl<'bound, I: Interface + 'bound> Active<'bound, I> {
         })?;
 
         Ok(Self {
+            lease: None,
             interrupts: Interrupts::vectors(&msix, dev, &queues, policy)?,
             queues,
             msix: Some(msix),
+            _own: None,
         })
     }
 
@@ -234,9 +252,11 @@ impl<'bound, I: Interface + 'bound> Active<'bound, I> {
         })?;
 
         Ok(Self {
+            lease: None,
             interrupts: Interrupts::line(pci, interface, dev, &queues)?,
             queues,
             msix: None,
+            _own: None,
         })
     }
 
@@ -250,7 +270,7 @@ impl<'bound, I: Interface + 'bound> Active<'bound, I> {
         self
     }
 
-    /// The queues, in the order of their indexes.
+    /// The queues, in the order in which the driver wants them.
     pub(super) fn queues(&self) -> impl Iterator<Item = &Virtqueue> {
         let rings = self.queues.iter().filter_map(|queue| queue.ring());
 
@@ -317,6 +337,19 @@ impl<'bound, I: Interface + 'bound> Active<'bound, I> {
         found.interface.enable(queue);
         Ok(())
     }
+}
+
+/// All queues that are to be made, the transport's own last.
+fn requests<'a>(wanted: &Wanted<'a>, own: Option<&'a Own>) -> Result<KVec<Request<'a>>> {
+    let mut requests = KVec::with_capacity(wanted.wishes().count() + 1, GFP_KERNEL)?;
+    let of_driver = (0..).zip(wanted.wishes());
+    let of_driver = of_driver.map(|(index, wish)| (index, wish, false));
+    let of_transport = own.map(|own| (own.index, own.wish(), true));
+
+    for (index, wish, slow) in Iterator::chain(of_driver, of_transport) {
+        requests.push(Request { index, wish, slow }, GFP_KERNEL)?;
+    }
+    Ok(requests)
 }
 
 /// Makes a queue for each request.

@@ -140,6 +140,10 @@ registers! {
     QueueDeviceHigh: u32 @ 52: RW, Common;
     /// 1 resets the queue, with `VIRTIO_F_RING_RESET`; 0 when that is done.
     QueueReset: u16 @ 58: RW, Later;
+    /// The first queue for administration, with `VIRTIO_F_ADMIN_VQ`.
+    AdminQueueIndex: u16 @ 60: R, Later;
+    /// How many of them there are.
+    AdminQueueNum: u16 @ 62: R, Later;
 }
 
 #[cfg(test)]
@@ -164,6 +168,7 @@ mod tests {
             assert_eq!(offset + width <= COMMON, *has == "Common", "{name}");
         }
         assert_eq!(QueueReset::END, 60);
+        assert_eq!(AdminQueueNum::END, ALL_KNOWN);
     }
 
     #[test]
@@ -173,6 +178,6 @@ mod tests {
             found.map(|register| register.1).collect::<Vec<_>>()
         };
 
-        assert_eq!(of("R"), [4, 18, 21, 30]);
+        assert_eq!(of("R"), [4, 18, 21, 30, 60, 62]);
     }
 }

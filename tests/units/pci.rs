@@ -6,6 +6,10 @@
 
 #[path = "../../virtio_pci"]
 mod pci {
+    #[path = "admin/layout.rs"]
+    pub mod admin_layout;
+    #[path = "admin/objects.rs"]
+    pub mod admin_objects;
     pub mod caps;
     pub mod legacy_regs;
     pub mod regs;

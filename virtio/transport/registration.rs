@@ -162,6 +162,12 @@ impl<'bound, T: Transport + 'bound> Registration<'bound, T> {
         unsafe { &*self.shell.as_ref().transport.get() }
     }
 
+    /// The device as the virtio bus has it.
+    pub fn virtio(&self) -> &Device {
+        // SAFETY: By the type invariant the device was registered; a transparent wrapper.
+        unsafe { &*self.device().cast::<Device>() }
+    }
+
     /// The device.
     fn device(&self) -> *mut bindings::virtio_device {
         // SAFETY: By the type invariant.

@@ -9,7 +9,8 @@
 use super::{
     registration::Shell,
     Device,
-    Notify, //
+    Notify,
+    Transport, //
 };
 use crate::{
     kernel_ext::{
@@ -34,6 +35,7 @@ use core::{
 };
 use kernel::{
     prelude::*,
+    str::CString,
     sync::Arc,
     types::Opaque, //
 };
@@ -235,10 +237,14 @@ impl<B: IoAddress> Ring<B> {
 }
 
 impl<B> Ring<B> {
-    /// Gives the queue's memory up for good: the device may still use it. What it takes to notify
-    /// the device goes all the same when this is dropped.
-    pub fn leak(&self) {
-        self.lost.store(true, Ordering::Relaxed);
+    /// The queue, for who puts buffers into it.
+    pub fn as_raw(&self) -> NonNull<bindings::virtqueue> {
+        self.queue.cast()
+    }
+
+    /// Gives the queue's memory up for good: the device may still use it.
+    pub fn leak(self) {
+        core::mem::forget(self);
     }
 }
 
@@ -393,6 +399,53 @@ impl Wish {
     pub fn has_callback(&self) -> bool {
         self.0.callback.is_some()
     }
+}
+
+/// A queue that a transport wants for itself. Must exist as long as the queue that is made of it.
+pub struct Own {
+    /// Which of the device's queues it is.
+    pub index: u32,
+    wish: Wish,
+    _name: CString,
+}
+
+impl Own {
+    /// A queue of a device of `T`, which is told of used buffers.
+    pub fn new<T: Transport>(index: u32, name: CString) -> Self {
+        Self {
+            index,
+            wish: Wish(bindings::virtqueue_info {
+                name: name.as_char_ptr(),
+                callback: Some(own_used::<T>),
+                ctx: false,
+            }),
+            _name: name,
+        }
+    }
+
+    /// The same as one that a driver wants.
+    pub fn wish(&self) -> &Wish {
+        &self.wish
+    }
+}
+
+// SAFETY: The pointers are to the name, which belongs to it, and to a function.
+unsafe impl Send for Own {}
+
+// SAFETY: Nothing of it changes.
+unsafe impl Sync for Own {}
+
+/// # Safety
+///
+/// Called only by the ring, with a queue that was made of an [`Own`] of `T`.
+unsafe extern "C" fn own_used<T: Transport>(vq: *mut bindings::virtqueue) {
+    // SAFETY: By the requirements above.
+    let queue = unsafe { Virtqueue::from_raw(vq) };
+
+    // SAFETY: The device of a queue is one of `T`, and outlives it.
+    unsafe { Shell::<T>::parts(queue.device()) }
+        .1
+        .own_queue_used();
 }
 
 /// The queues that a driver wants, and where they go.
