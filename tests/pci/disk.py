@@ -21,7 +21,7 @@ class Request(IntEnum):
 class Disk:
     """A disk of some MiB, with one queue."""
 
-    device_id, class_code, queues = 2, 0x010000, 1
+    device_id, class_code, queues, admin_queues = 2, 0x010000, 1, 0
 
     def __init__(self, mib: int, features: int = 0) -> None:
         self.features = FLUSH | features
@@ -30,6 +30,9 @@ class Disk:
     def config(self) -> bytes:
         """The capacity; nothing else."""
         return struct.pack("<Q", len(self.data) // SECTOR)
+
+    def reset(self) -> None:
+        """Nothing to do."""
 
     def process(self, queue: int, buffer: Buffer) -> int:
         """Does a request: its header is the first part, its status the last byte."""

@@ -11,7 +11,7 @@ MAC = 1 << 5
 class Net:
     """An interface with a queue for each direction."""
 
-    device_id, class_code, queues = 1, 0x020000, 2
+    device_id, class_code, queues, admin_queues = 1, 0x020000, 2, 0
 
     def __init__(self, features: int = 0) -> None:
         self.features = MAC | features
@@ -20,6 +20,9 @@ class Net:
     def config(self) -> bytes:
         """Its address."""
         return bytes.fromhex("525400000001")
+
+    def reset(self) -> None:
+        """Nothing to do."""
 
     def process(self, queue: int, buffer: Buffer) -> int | None:
         """Keeps buffers to receive into, and sends the others to nowhere."""

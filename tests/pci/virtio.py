@@ -17,7 +17,7 @@ from . import config
 from .config import Capability
 from .vfio_user import CONFIG_REGION, Server
 
-VERSION_1, NOTIFICATION_DATA, RING_RESET = 1 << 32, 1 << 38, 1 << 40
+VERSION_1, SR_IOV, NOTIFICATION_DATA, RING_RESET, ADMIN_VQ = 1 << 32, 1 << 37, 1 << 38, 1 << 40, 1 << 41
 ACKNOWLEDGE, DRIVER, DRIVER_OK, FEATURES_OK, NEEDS_RESET, FAILED = 1, 2, 4, 8, 64, 128
 NO_VECTOR = 0xFFFF
 QUEUE_INTERRUPT, CONFIG_INTERRUPT = 1, 2
@@ -59,9 +59,14 @@ class Model(Protocol):
     class_code: int
     features: int
     queues: int
+    admin_queues: int
+    """How many more there are, behind the others, with `ADMIN_VQ`."""
 
     def config(self) -> bytes:
         """Its configuration space."""
+
+    def reset(self) -> None:
+        """The device was reset."""
 
     def process(self, queue: int, buffer: Buffer) -> int | None:
         """Does what a buffer asks for and returns how many bytes were written to it; None: keeps the buffer."""
@@ -238,10 +243,12 @@ class PciDevice:
         self.device_feature_select = self.driver_feature_select = self.queue_select = 0
         self.device_status, self.config_generation, self.config_msix_vector = 0, 0, NO_VECTOR
         self.driver_features = 0
-        self.num_queues = self.model.queues
-        self.admin_queue_index = self.admin_queue_num = 0
-        self.queues = [Queue(self._queue_size, queue_notify_off=number) for number in range(self.model.queues)]
+        self.num_queues = self.admin_queue_index = self.model.queues
+        self.admin_queue_num = self.model.admin_queues
+        count = self.num_queues + self.admin_queue_num
+        self.queues = [Queue(self._queue_size, queue_notify_off=number) for number in range(count)]
         self._isr, self._held = 0, False
+        self.model.reset()
         self._server.set_line(False)
 
     @property
@@ -370,6 +377,14 @@ class PciDevice:
                 self._violation(f"queue {number}: {error}")
                 return
             if done:
+                self.interrupt(number)
+
+    def use(self, number: int, buffer: Buffer, written: int) -> None:
+        """Gives a buffer back that the model had kept."""
+        with self.lock:
+            ring = self.queues[number].ring
+            if ring is not None:
+                ring.use((buffer.id, written, 1))
                 self.interrupt(number)
 
     def _violation(self, text: str) -> None:
