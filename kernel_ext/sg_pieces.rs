@@ -37,13 +37,11 @@ pub struct Pieces {
 
 impl Pieces {
     /// No memory at all.
-    pub const fn new() -> Self {
-        // INVARIANT: There are no pieces.
-        Self {
-            pieces: KVec::new(),
-            list: KVec::new(),
-        }
-    }
+    // INVARIANT: There are no pieces.
+    pub const NOTHING: Self = Self {
+        pieces: KVec::new(),
+        list: KVec::new(),
+    };
 
     /// Appends a copy of some bytes, not in one piece with those before.
     ///
@@ -135,7 +133,7 @@ impl Pieces {
     }
 
     /// How many bytes there are.
-    pub fn len(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.pieces.iter().map(|piece| piece.len()).sum()
     }
 
@@ -249,7 +247,7 @@ impl ForeignList {
     }
 
     /// How many bytes it names.
-    pub fn len(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.len
     }
 }

@@ -14,6 +14,7 @@
 #include <linux/virtio_balloon.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_ids.h>
+#include <linux/virtio_pci_admin.h>
 #include <linux/virtio_ring.h>
 #include <xen/xen.h>
 

@@ -29,7 +29,7 @@ virtio_bindings_functions := __register_virtio_driver unregister_virtio_driver \
 	virtio_device_(freeze|restore|reset_(prepare|done)) vring_(create|new|del)_virtqueue \
 	vring_interrupt vring_transport_features vring_notification_data \
 	virtqueue_get_(desc|avail|used)_addr \
-	virtio_check_driver_offered_feature \
+	virtio_check_driver_offered_feature virtio_pci_admin_.* \
 	virtio_debug_(init|exit|device_(init|exit|filter_features))
 virtio_bindings_vars := VIRTIO_.* virtio_check_mem_acc_cb xen_domain_type \
 	RUST_CONST_HELPER_.*

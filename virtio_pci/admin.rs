@@ -489,7 +489,7 @@ impl Admin {
             Opcode::PartsGet,
             Target::Function(member),
             &[&object.select(layout::PARTS_ALL)],
-            to.len(),
+            to.bytes(),
         )?;
 
         self.run(command)?.copy_result_to_list(to)

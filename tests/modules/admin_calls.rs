@@ -7,16 +7,23 @@
 //! function number), the name of a function without `virtio_pci_admin_`, and its arguments; bytes
 //! are in hexadecimal. Scatter lists have entries of an odd length.
 
+/// The shared sources, as far as they are needed here.
+#[path = "../../virtio"]
+pub mod virtio {
+    pub mod bindings;
+}
+
+use crate::virtio::bindings::{
+    self,
+    pci_dev,
+    scatterlist, //
+};
+
 use core::{
     fmt::Write,
     str::SplitAsciiWhitespace, //
 };
 use kernel::{
-    bindings::{
-        self,
-        pci_dev,
-        scatterlist, //
-    },
     fs::{
         File,
         Kiocb, //
@@ -41,61 +48,6 @@ module! {
     authors: ["The virtio-rust developers"],
     description: "Calls the functions that virtio_pci exports",
     license: "GPL",
-}
-
-// `include/linux/virtio_pci_admin.h`
-extern "C" {
-    fn virtio_pci_admin_has_legacy_io(pdev: *mut pci_dev) -> bool;
-    fn virtio_pci_admin_legacy_common_io_write(
-        pdev: *mut pci_dev,
-        at: u8,
-        n: u8,
-        buf: *mut u8,
-    ) -> c_int;
-    fn virtio_pci_admin_legacy_common_io_read(
-        pdev: *mut pci_dev,
-        at: u8,
-        n: u8,
-        buf: *mut u8,
-    ) -> c_int;
-    fn virtio_pci_admin_legacy_device_io_write(
-        pdev: *mut pci_dev,
-        at: u8,
-        n: u8,
-        buf: *mut u8,
-    ) -> c_int;
-    fn virtio_pci_admin_legacy_device_io_read(
-        pdev: *mut pci_dev,
-        at: u8,
-        n: u8,
-        buf: *mut u8,
-    ) -> c_int;
-    fn virtio_pci_admin_legacy_io_notify_info(
-        pdev: *mut pci_dev,
-        flags: u8,
-        bar: *mut u8,
-        offset: *mut u64,
-    ) -> c_int;
-    fn virtio_pci_admin_has_dev_parts(pdev: *mut pci_dev) -> bool;
-    fn virtio_pci_admin_mode_set(pdev: *mut pci_dev, mode: u8) -> c_int;
-    fn virtio_pci_admin_obj_create(pdev: *mut pci_dev, kind: u16, op: u8, id: *mut u32) -> c_int;
-    fn virtio_pci_admin_obj_destroy(pdev: *mut pci_dev, kind: u16, id: u32) -> c_int;
-    fn virtio_pci_admin_dev_parts_metadata_get(
-        pdev: *mut pci_dev,
-        kind: u16,
-        id: u32,
-        metadata: u8,
-        out: *mut u32,
-    ) -> c_int;
-    fn virtio_pci_admin_dev_parts_get(
-        pdev: *mut pci_dev,
-        kind: u16,
-        id: u32,
-        get: u8,
-        list: *mut scatterlist,
-        size: *mut u32,
-    ) -> c_int;
-    fn virtio_pci_admin_dev_parts_set(pdev: *mut pci_dev, list: *mut scatterlist) -> c_int;
 }
 
 /// The arguments of a call.
@@ -185,13 +137,13 @@ fn call(pdev: *mut pci_dev, name: &str, arguments: &mut Arguments<'_>, to: &mut 
     // SAFETY: `pdev` is valid, and whatever else is given to the functions, too.
     let text = unsafe {
         match name {
-            "has_legacy_io" => write!(to, "{}", virtio_pci_admin_has_legacy_io(pdev)),
-            "has_dev_parts" => write!(to, "{}", virtio_pci_admin_has_dev_parts(pdev)),
+            "has_legacy_io" => write!(to, "{}", bindings::virtio_pci_admin_has_legacy_io(pdev)),
+            "has_dev_parts" => write!(to, "{}", bindings::virtio_pci_admin_has_dev_parts(pdev)),
             "legacy_common_io_write" | "legacy_device_io_write" => {
                 let (at, mut bytes) = (args.number()?, args.bytes()?);
                 let function = match name {
-                    "legacy_common_io_write" => virtio_pci_admin_legacy_common_io_write,
-                    _ => virtio_pci_admin_legacy_device_io_write,
+                    "legacy_common_io_write" => bindings::virtio_pci_admin_legacy_common_io_write,
+                    _ => bindings::virtio_pci_admin_legacy_device_io_write,
                 };
 
                 write!(
@@ -204,8 +156,8 @@ fn call(pdev: *mut pci_dev, name: &str, arguments: &mut Arguments<'_>, to: &mut 
                 let (at, len) = (args.number()?, args.number()?);
                 let mut bytes = KVec::from_elem(0xee, usize::from(len) + 1, GFP_KERNEL)?;
                 let function = match name {
-                    "legacy_common_io_read" => virtio_pci_admin_legacy_common_io_read,
-                    _ => virtio_pci_admin_legacy_device_io_read,
+                    "legacy_common_io_read" => bindings::virtio_pci_admin_legacy_common_io_read,
+                    _ => bindings::virtio_pci_admin_legacy_device_io_read,
                 };
                 let ret = function(pdev, at, len, bytes.as_mut_ptr());
 
@@ -214,8 +166,12 @@ fn call(pdev: *mut pci_dev, name: &str, arguments: &mut Arguments<'_>, to: &mut 
             "legacy_io_notify_info" => {
                 let (mut bar, mut offset) = (0xee, 0xee);
                 let flags = args.number()?;
-                let ret =
-                    virtio_pci_admin_legacy_io_notify_info(pdev, flags, &mut bar, &mut offset);
+                let ret = bindings::virtio_pci_admin_legacy_io_notify_info(
+                    pdev,
+                    flags,
+                    &mut bar,
+                    &mut offset,
+                );
 
                 write!(to, "{ret} {bar} {offset}")
             }
@@ -231,23 +187,32 @@ fn call_parts(pdev: *mut pci_dev, name: &str, args: &mut Arguments<'_>, to: &mut
     // SAFETY: As in `call`.
     let text = unsafe {
         match name {
-            "mode_set" => write!(to, "{}", virtio_pci_admin_mode_set(pdev, args.number()?)),
+            "mode_set" => write!(
+                to,
+                "{}",
+                bindings::virtio_pci_admin_mode_set(pdev, args.number()?)
+            ),
             "obj_create" => {
                 let (kind, op, mut id) = (args.number()?, args.number()?, 0xee);
-                let ret = virtio_pci_admin_obj_create(pdev, kind, op, &mut id);
+                let ret = bindings::virtio_pci_admin_obj_create(pdev, kind, op, &mut id);
 
                 write!(to, "{ret} {id}")
             }
             "obj_destroy" => {
                 let (kind, id) = (args.number()?, args.number()?);
 
-                write!(to, "{}", virtio_pci_admin_obj_destroy(pdev, kind, id))
+                write!(
+                    to,
+                    "{}",
+                    bindings::virtio_pci_admin_obj_destroy(pdev, kind, id)
+                )
             }
             "dev_parts_metadata_get" => {
                 let (kind, id, metadata) = (args.number()?, args.number()?, args.number()?);
                 let mut out = 0xee;
-                let ret =
-                    virtio_pci_admin_dev_parts_metadata_get(pdev, kind, id, metadata, &mut out);
+                let ret = bindings::virtio_pci_admin_dev_parts_metadata_get(
+                    pdev, kind, id, metadata, &mut out,
+                );
 
                 write!(to, "{ret} {out}")
             }
@@ -255,7 +220,8 @@ fn call_parts(pdev: *mut pci_dev, name: &str, args: &mut Arguments<'_>, to: &mut
                 let (kind, id, get) = (args.number()?, args.number()?, args.number()?);
                 let mut memory = Memory::new(&KVec::from_elem(0xee, args.number()?, GFP_KERNEL)?)?;
                 let (list, mut size) = (memory.list.as_mut_ptr(), 0xee);
-                let ret = virtio_pci_admin_dev_parts_get(pdev, kind, id, get, list, &mut size);
+                let ret =
+                    bindings::virtio_pci_admin_dev_parts_get(pdev, kind, id, get, list, &mut size);
 
                 write!(to, "{ret} {size} ").and_then(|()| {
                     let mut pieces = memory.pieces.iter();
@@ -269,7 +235,7 @@ fn call_parts(pdev: *mut pci_dev, name: &str, args: &mut Arguments<'_>, to: &mut
                 write!(
                     to,
                     "{}",
-                    virtio_pci_admin_dev_parts_set(pdev, memory.list.as_mut_ptr())
+                    bindings::virtio_pci_admin_dev_parts_set(pdev, memory.list.as_mut_ptr())
                 )
             }
             _ => return Err(EINVAL),

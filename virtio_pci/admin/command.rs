@@ -59,8 +59,8 @@ impl Command {
         let mut command = Self {
             opcode,
             target,
-            asked: Pieces::new(),
-            answered: Pieces::new(),
+            asked: Pieces::NOTHING,
+            answered: Pieces::NOTHING,
             written: 0,
             slot: 0,
         };
@@ -129,6 +129,6 @@ impl Payload for Command {
 
     fn used(&mut self, len: usize) {
         // It may say anything.
-        self.written = len.min(self.answered.len());
+        self.written = len.min(self.answered.bytes());
     }
 }

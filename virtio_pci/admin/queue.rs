@@ -199,15 +199,12 @@ impl AdminQueue {
 
     /// The queue goes. What the device still has in it is lost.
     pub(super) fn close(&self) {
-        let buffers = {
-            let mut state = self.state.lock();
+        let mut state = self.state.lock();
 
-            state.stop();
-            state.buffers.take()
-        };
-
+        state.stop();
+        state.buffers = None;
+        drop(state);
         self.changed.wake_all();
-        drop(buffers);
     }
 
     /// The device is live; returns whether that is news, and there is a queue.
