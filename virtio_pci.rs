@@ -12,15 +12,18 @@
 //! 3. `virtio_pci/device.rs`: what the core wants of a device; `queues.rs`: its virtqueues;
 //!    `vectors.rs`: which interrupt serves which queue; `interrupts.rs`: the handlers.
 //! 4. `virtio_pci/driver.rs`: how devices are found, sleep and are reset.
+//! 5. `virtio_pci/admin.rs`: what a device does for its virtual functions; `exports.rs`: the C
+//!    functions for those who drive such.
 //!
-//! `caps.rs`, `regs.rs`, `legacy_regs.rs` and `vectors.rs` use only `core`; a host runs their
-//! tests. Below all this are `virtio/transport.rs`, what transports have in common, and
-//! `kernel_ext/`, which wraps what the kernel crate lacks.
+//! `caps.rs`, `regs.rs`, `vectors.rs` and some of `admin/` use only `core`; a host runs their tests. Below all this
+//! are `virtio/transport.rs`, what transports have in common, and `kernel_ext/`, which wraps what
+//! the kernel crate lacks.
 //!
 //! # The device is not trusted
 //!
 //! What is read from configuration space or a register is used once, after a check. Every wait has
-//! an end. A queue that the device does not give back keeps its memory for good.
+//! an end. A queue that the device does not give back keeps its memory for good, and so does a
+//! command.
 
 pub mod config;
 

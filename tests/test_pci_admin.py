@@ -12,10 +12,12 @@ from dataclasses import dataclass
 
 import pytest
 from lab.guest import Guest, facts
+from pci import config
 from pci.admin import (
     EAGAIN, FOR_FUNCTIONS, FOR_ITSELF, OBJECTS, OWN, SRIOV, Answer, Command, Lie, Opcode, Owner, notify_info,
 )
-from pci.virtio import NO_VECTOR, PciDevice
+from pci.config import Capability
+from pci.virtio import COMMON_AT, COMMON_SIZE, NO_VECTOR, PciDevice
 
 Factory = Callable[..., Guest]
 
@@ -35,9 +37,10 @@ PROMPTLY = 4
 class Physical:
     """The physical function, and its two virtual ones."""
 
-    def __init__(self, guest: Guest, device: PciDevice, owner: Owner) -> None:
-        self.guest, self.device, self.owner = guest, device, owner
-        self.slot = guest.run(f"grep -l 0x1041 {PCI}/*/device").out.split("/")[-2]
+    def __init__(self, guest: Guest, device: PciDevice, owner: Owner, line: PciDevice) -> None:
+        """`line` is another device, which has no vectors, and no capability to have virtual functions."""
+        self.guest, self.device, self.owner, self.line = guest, device, owner, line
+        self.slot, self.line_slot = (path.split("/")[-2] for path in guest.run(f"grep -l 0x1041 {PCI}/*/device").out.split())
         number = int(self.slot[8:10], 16)
         guest.run(f"modprobe pci_functions slot={number}; echo 1 >{PCI}/{self.slot}/remove; echo 1 >/sys/bus/pci/rescan; modprobe -a virtio_net admin_calls")
         self.first = number << 3 | 1
@@ -96,13 +99,14 @@ class Physical:
 def physical(request: pytest.FixtureRequest, guests: Factory, ours: str) -> Iterator[Physical]:
     """A guest with such a device and two virtual functions."""
     owner = Owner()
-    with PciDevice(owner, msix=True, queue_size=64) as device:
+    with PciDevice(owner, msix=True, queue_size=64) as device, PciDevice(Owner(), msix=False, queue_size=64) as line:
         guest = guests(
-            kernel=KERNEL, rust=CORES[ours], driver=None, balloon=False, swap_mib=0, memory_mib=256, shared_memory=True, qemu_options=device.options,
+            kernel=KERNEL, rust=CORES[ours], driver=None, balloon=False, swap_mib=0, memory_mib=256, shared_memory=True, 
+            qemu_options=[*device.options, *line.options],
             modules=["virtio_net", "virtio_vfio_pci", "pci_functions", "admin_calls"], kernel_options=["suspend.pm_test_delay=0"],
             allow=[] if ours == "rust" else ["cut here", "WARNING: .*virtio_dev_remove"],
         ).start()
-        physical = Physical(guest, device, owner)
+        physical = Physical(guest, device, owner, line)
         physical.want(2)
         yield physical
         device.wrong.gone = False
@@ -129,6 +133,7 @@ def test_honest(physical: Physical, ours: str) -> None:
     parts(physical)
     vfio(physical)
     sleeps(physical)
+    without_the_capability(physical)
 
 
 def interrupts(physical: Physical) -> None:
@@ -231,6 +236,25 @@ def sleeps(physical: Physical) -> None:
     assert owner.used[SRIOV] == FOR_FUNCTIONS and owner.objects == {}
     assert physical.call("obj_create 0 0") == ["0", "0"]
     assert physical.call("legacy_common_io_read 4 1") == ["0", "04ee"]
+
+
+def without_the_capability(physical: Physical) -> None:
+    """RFB-10, PCI-22: a device without the capability has a queue but no virtual functions; one without the registers is refused."""
+    guest, line = physical.guest, physical.line
+    for length, outcome in ((60, "refused"), (COMMON_SIZE, "used")):
+        line.set_list(line.capabilities(common=Capability(config.COMMON, 0, COMMON_AT, length)))
+        physical.log()
+        guest.run(f"echo {physical.line_slot} >{DRIVER}/bind", timeout=20)
+        if outcome == "refused":
+            assert "common cfg size(60) does not match the feature VIRTIO_F_ADMIN_VQ" in physical.log()
+            assert guest.run("test -e /sys/class/net/eth1", check=False).status != 0
+        else:
+            features = guest.read(f"{PCI}/{physical.line_slot}/virtio*/features")
+            assert features[37] == "0" and features[41] == "1"
+            assert isinstance(line.model, Owner) and line.model.used[SRIOV] == FOR_FUNCTIONS
+            assert guest.run(f"test -e {PCI}/{physical.line_slot}/sriov_numvfs", check=False).status != 0
+        guest.run(f"echo {physical.line_slot} >{DRIVER}/unbind", timeout=20)
+        assert line.violations == []
 
 
 @dataclass(frozen=True)
