@@ -18,8 +18,12 @@ use kernel::{
     prelude::*, //
 };
 
-/// How long a piece is at most, in bytes: what the page allocator can always find.
+/// How long a piece is, in bytes, as long as there are not too many: what the page allocator can
+/// always find.
 const PIECE: usize = kernel::page::PAGE_SIZE << 3;
+
+/// How many are not too many: a device has room for a limited number.
+const MANY: usize = 32;
 
 /// Bit of `page_link`: the list ends with this entry.
 const SG_END: c_ulong = bindings::SG_END as c_ulong;
@@ -53,7 +57,7 @@ impl Pieces {
     ///
     /// May sleep.
     pub fn push(&mut self, bytes: &[u8]) -> Result {
-        for part in bytes.chunks(PIECE) {
+        for part in bytes.chunks(piece(bytes.len())) {
             let mut piece = KVec::with_capacity(part.len(), GFP_KERNEL)?;
 
             piece.extend_from_slice(part, GFP_KERNEL)?;
@@ -75,7 +79,7 @@ impl Pieces {
         let mut left = len;
 
         while left > 0 {
-            let part = left.min(PIECE);
+            let part = left.min(piece(len));
 
             self.push_piece(KVec::from_elem(0, part, GFP_KERNEL)?)?;
             left -= part;
@@ -130,6 +134,11 @@ impl Pieces {
         self.pieces.push(piece, GFP_KERNEL)?;
         self.list.push(entry, GFP_KERNEL)?;
         Ok(())
+    }
+
+    /// How many pieces there are.
+    pub fn count(&self) -> usize {
+        self.pieces.len()
     }
 
     /// How many bytes there are.
@@ -187,6 +196,11 @@ impl Pieces {
         }
         Ok(done)
     }
+}
+
+/// How long the pieces of `len` bytes are at most.
+fn piece(len: usize) -> usize {
+    PIECE.max(len.div_ceil(MANY).next_multiple_of(kernel::page::PAGE_SIZE))
 }
 
 impl<'a> From<&'a Pieces> for Readable<'a> {

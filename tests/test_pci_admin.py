@@ -339,6 +339,7 @@ def test_hostile(physical: Physical) -> None:
     several_at_once(physical)
     no_answer_before_a_reset(physical)
     unknown_buffer(physical)
+    too_much(physical)
     less_than_all(physical)
     registers(physical)
     gone(physical)
@@ -380,6 +381,26 @@ def unknown_buffer(physical: Physical) -> None:
     assert physical.number(MODE) == EIO
     assert physical.rebind() == ""
     assert physical.call(READ) == ["0", "04050607ee"]
+
+
+def too_much(physical: Physical) -> None:
+    """A result of 1 MB fits into a queue of 64, and not into one of 16. The log is not filled."""
+    script = f"({physical.script('dev_parts_get 0 0 1 1000000')}) | cut -c 1-10"
+    physical.lie(lambda command, answer: Answer(result=bytes(1_000_000)) if command.opcode == Opcode.PARTS_GET else answer)
+    assert physical.guest.run(script).out == "0 1000000 \n"
+    physical.lie(None)
+    physical.device.wrong.lies["queue_size"] = lambda size: min(size, 16)
+    assert physical.rebind() == ""
+    assert physical.guest.run(script).out.startswith(f"{ENOSPC} 238")
+    assert physical.call(READ) == ["0", "04050607ee"]
+    physical.device.wrong.lies.clear()
+    assert physical.rebind() == ""
+    physical.log()
+    physical.lie(lambda command, answer: Answer(-EINVAL))
+    physical.guest.run(f"for number in $(seq 20); do ({physical.script(MODE)}); done")
+    physical.lie(None)
+    log = physical.log()
+    assert log.count("status(0x16)") == 16 and log.count("no more of this until a reset") == 1, log
 
 
 def less_than_all(physical: Physical) -> None:

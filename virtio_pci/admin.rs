@@ -3,22 +3,29 @@
 //! Administration of virtual functions by the physical one (Virtio 1.4, 2.12).
 //!
 //! `layout.rs` has what commands look like, `command.rs` one of them in memory, `queue.rs` sends
-//! them. This file knows what the device can do and makes commands of what others want of it:
-//! `exports.rs`, for modules that drive virtual functions. `owners.rs` finds the [`Admin`] of a
-//! virtual function, `lease.rs` gives it the virtqueue while there is one.
+//! them. This file knows what the device can do and judges its answers; `legacy.rs` and `parts.rs`
+//! make commands of what others want, which is what `exports.rs` passes on. `owners.rs` finds the
+//! [`Admin`] of a virtual function, `lease.rs` gives it the virtqueue while there is one.
 //!
 //! A device that answers nonsense, too little or not at all gets the caller an error and the log a
-//! line; nothing that it says is used unchecked.
+//! line, up to a number of them; nothing that it says is used unchecked.
 
 #![deny(unsafe_code)]
 
 mod command;
+#[cfg_attr(
+    not(CONFIG_VIRTIO_PCI_ADMIN_LEGACY),
+    allow(dead_code, reason = "has what `legacy.rs` needs, too")
+)]
 pub(crate) mod layout;
 #[allow(unsafe_code, reason = "has the queue for a time")]
 mod lease;
+#[cfg(CONFIG_VIRTIO_PCI_ADMIN_LEGACY)]
+mod legacy;
 mod objects;
 #[allow(unsafe_code, reason = "has a global lock")]
 mod owners;
+mod parts;
 mod queue;
 
 pub(super) use lease::Lease;
@@ -28,16 +35,9 @@ pub(crate) use owners::{
     Listed, //
 };
 
-use crate::{
-    kernel_ext::sg_pieces::ForeignList,
-    virtio::buffers::Quiet, //
-};
+use crate::virtio::buffers::Quiet;
 use command::Command;
 use layout::{
-    Holder,
-    Notification,
-    NotifyInfo,
-    Object,
     Opcode,
     Opcodes,
     Status,
@@ -46,9 +46,14 @@ use layout::{
 use objects::Objects;
 use queue::AdminQueue;
 
+use core::sync::atomic::{
+    AtomicU32,
+    Ordering, //
+};
 use kernel::{
     dev_err,
     device::Device,
+    fmt,
     new_mutex,
     prelude::*,
     sync::{
@@ -72,6 +77,9 @@ const FIRST_PATIENCE: Msecs = 5_000;
 /// How often a device may ask to be told once more, and how long it is left alone before.
 const TRIES: usize = 8;
 const PAUSE: Delta = Delta::from_millis(20);
+
+/// How many lines the log gets about a device before it is reset.
+const COMPLAINTS: u32 = 16;
 
 /// The commands for virtual functions that this driver uses.
 const KNOWN: Opcodes = match cfg!(CONFIG_VIRTIO_PCI_ADMIN_LEGACY) {
@@ -97,6 +105,8 @@ pub(crate) struct Admin {
     queue: AdminQueue,
     #[pin]
     abilities: Mutex<Abilities>,
+    /// How often the log was told what is wrong with the device.
+    complaints: AtomicU32,
 }
 
 impl Admin {
@@ -111,6 +121,7 @@ impl Admin {
                 device: device.into(),
                 queue <- AdminQueue::new(),
                 abilities <- new_mutex!(Abilities::default()),
+                complaints: AtomicU32::new(0),
             }),
             GFP_KERNEL,
         )
@@ -123,8 +134,12 @@ impl Admin {
     ///
     /// May sleep.
     pub(super) fn start(&self) {
-        if self.queue.start() && self.learn().is_err() {
-            dev_err!(self.device, "virtio_pci: no administration commands\n");
+        if !self.queue.start() {
+            return;
+        }
+        self.complaints.store(0, Ordering::Relaxed);
+        if self.learn().is_err() {
+            self.complain(fmt!("no administration commands"));
         }
     }
 
@@ -242,16 +257,15 @@ impl Admin {
 
     /// Sends a command, again if the device wants that, until it is done or has failed.
     fn complete(&self, mut command: KBox<Command>, patience: Msecs) -> Result<KBox<Command>> {
-        let opcode = command.opcode;
+        let opcode = command.opcode.number();
 
         for _ in 0..TRIES {
             command = self.queue.run(command, patience).inspect_err(|error| {
-                dev_err!(
-                    self.device,
-                    "virtio_pci: admin command {:#x} failed: {}\n",
-                    opcode as u16,
+                self.complain(fmt!(
+                    "admin command {:#x} failed: {}",
+                    opcode,
                     error.to_errno()
-                );
+                ));
             })?;
             match command.status() {
                 Some(status) if status.code == Status::EAGAIN => fsleep(PAUSE),
@@ -259,24 +273,22 @@ impl Admin {
             }
         }
         let Some(status) = command.status() else {
-            dev_err!(
-                self.device,
-                "virtio_pci: the answer to admin command {:#x} is too short\n",
-                opcode as u16
-            );
+            self.complain(fmt!(
+                "the answer to admin command {:#x} is too short",
+                opcode
+            ));
             return Err(EIO);
         };
 
         if status.code == Status::OK {
             return Ok(command);
         }
-        dev_err!(
-            self.device,
-            "admin command error: opcode({:#x}) status({:#x}) qualifier({:#x})\n",
-            opcode as u16,
+        self.complain(fmt!(
+            "admin command {:#x} error: status({:#x}) qualifier({:#x})",
+            opcode,
             status.code,
             status.qualifier
-        );
+        ));
         Err(Error::from_errno(-c_int::from(status.errno())))
     }
 
@@ -287,223 +299,26 @@ impl Admin {
         self.run(command).map(|_| ())
     }
 
-    // Legacy interface of members
-
-    /// Tells whether the device reaches the legacy interface of its virtual functions.
-    pub(crate) fn has_legacy(&self) -> bool {
-        self.abilities.lock().functions.has_all(Opcodes::LEGACY)
-    }
-
-    /// Writes to a register.
-    ///
-    /// # Errors
-    ///
-    /// `EINVAL` for no bytes; else as for all commands: `EOPNOTSUPP` if the device does not know
-    /// it, `ENODEV`, `EIO` or `ETIMEDOUT` if it does not answer, `EINVAL` or what else the device
-    /// says; `ENOMEM`.
-    ///
-    /// # Context
-    ///
-    /// May sleep, as for all commands.
-    pub(crate) fn write_legacy(
-        &self,
-        opcode: Opcode,
-        member: u64,
-        offset: u8,
-        bytes: &[u8],
-    ) -> Result {
-        if bytes.is_empty() {
-            return Err(EINVAL);
-        }
-        let head = layout::legacy_write(offset);
-        // Its length says how much is written.
-        let command = Command::new(opcode, Target::Function(member), &[&head, bytes], 0)?;
-
-        self.run(command).map(|_| ())
-    }
-
-    /// Reads a register; otherwise as [`Self::write_legacy`].
-    ///
-    /// # Errors
-    ///
-    /// As for it; `EIO` if the device reads less.
-    pub(crate) fn read_legacy(
-        &self,
-        opcode: Opcode,
-        member: u64,
-        offset: u8,
-        bytes: &mut [u8],
-    ) -> Result {
-        if bytes.is_empty() {
-            return Err(EINVAL);
-        }
-        let head = layout::legacy_read(offset);
-        // The length of the result says how much is read.
-        let command = Command::new(opcode, Target::Function(member), &[&head], bytes.len())?;
-
-        self.whole(self.run(command)?, bytes)
-    }
-
     /// Copies a result that must have as many bytes as there is room for.
     fn whole(&self, command: KBox<Command>, bytes: &mut [u8]) -> Result {
         if command.result_len() < bytes.len() {
-            dev_err!(
-                self.device,
-                "virtio_pci: the result of admin command {:#x} is too short\n",
-                command.opcode as u16
-            );
+            let opcode = command.opcode.number();
+
+            self.complain(fmt!(
+                "the result of admin command {:#x} is too short",
+                opcode
+            ));
             return Err(EIO);
         }
         command.copy_result(bytes);
         Ok(())
     }
-
-    /// Where notifications of a member go, in a BAR of `holder`; `bar_len` says how long one is.
-    ///
-    /// # Errors
-    ///
-    /// `ENOENT` if there is no good place; else as for [`Self::write_legacy`].
-    pub(crate) fn notification(
-        &self,
-        member: u64,
-        holder: Holder,
-        bar_len: impl Fn(u8) -> u64,
-    ) -> Result<Notification> {
-        let mut info = NotifyInfo::default();
-        let command = Command::new(
-            Opcode::LegacyNotifyInfo,
-            Target::Function(member),
-            &[],
-            info.as_flattened().len(),
-        )?;
-
-        self.run(command)?.copy_result(info.as_flattened_mut());
-        layout::notification(&info, holder, bar_len).ok_or(ENOENT)
-    }
-
-    // Parts of members' states
-
-    /// Tells whether the device can read and write parts of the states of its virtual functions.
-    pub(crate) fn has_parts(&self) -> bool {
-        let abilities = self.abilities.lock();
-
-        abilities.functions.has_all(Opcodes::PARTS) && abilities.objects.most() != 0
-    }
-
-    /// Stops a member, or lets it go on: bits of the device mode (Virtio 1.4, 2.12.1.4).
-    ///
-    /// # Errors
-    ///
-    /// As for [`Self::write_legacy`].
-    pub(crate) fn set_mode(&self, member: u64, flags: u8) -> Result {
-        self.order(Opcode::ModeSet, member, &layout::mode_set(flags))
-    }
-
-    /// Creates an object to read parts of a member's state, or, with `writes` 1, to write them;
-    /// returns its number.
-    ///
-    /// # Errors
-    ///
-    /// `EOPNOTSUPP` for another kind of object, or a device that has none; `EINVAL` for `writes`
-    /// above 1; `ENOSPC` if there are as many as can be; else as for [`Self::write_legacy`].
-    pub(crate) fn create_object(&self, member: u64, kind: u16, writes: u8) -> Result<u32> {
-        if kind != Object::PARTS {
-            return Err(EOPNOTSUPP);
+    /// Tells the log what is wrong with the device, unless it was told enough.
+    fn complain(&self, what: fmt::Arguments<'_>) {
+        match self.complaints.fetch_add(1, Ordering::Relaxed) {
+            COMPLAINTS => dev_err!(self.device, "virtio_pci: no more of this until a reset\n"),
+            0..COMPLAINTS => dev_err!(self.device, "virtio_pci: {}\n", what),
+            _ => (),
         }
-        if writes > 1 {
-            return Err(EINVAL);
-        }
-        let number = {
-            let objects = &mut self.abilities.lock().objects;
-
-            if objects.most() == 0 {
-                return Err(EOPNOTSUPP);
-            }
-            objects.take().ok_or(ENOSPC)?
-        };
-        let id = number.id;
-        let object = Object { kind, id };
-        let created = self.order(Opcode::ObjectCreate, member, &object.create(writes));
-
-        if let Err(error) = created {
-            // One that may have been created after all keeps its number.
-            if !matches!(error, ETIMEDOUT | EIO) {
-                self.abilities.lock().objects.give_back(number);
-            }
-            return Err(error);
-        }
-        Ok(id)
-    }
-
-    /// Destroys an object.
-    ///
-    /// # Errors
-    ///
-    /// `EINVAL` for another kind of object; else as for [`Self::write_legacy`].
-    pub(crate) fn destroy_object(&self, member: u64, kind: u16, id: u32) -> Result {
-        if kind != Object::PARTS {
-            return Err(EINVAL);
-        }
-        let number = self.abilities.lock().objects.number(id);
-
-        self.order(
-            Opcode::ObjectDestroy,
-            member,
-            &Object { kind, id }.to_bytes(),
-        )?;
-        self.abilities.lock().objects.give_back(number);
-        Ok(())
-    }
-
-    /// How large all parts of a member's state are, in bytes.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Self::write_legacy`]; `EIO` if the device does not say.
-    pub(crate) fn parts_size(&self, member: u64, object: Object) -> Result<u32> {
-        let mut size = [0; 4];
-        let command = Command::new(
-            Opcode::PartsMetadata,
-            Target::Function(member),
-            &[&object.select(layout::METADATA_SIZE)],
-            8,
-        )?;
-
-        self.whole(self.run(command)?, &mut size)?;
-        Ok(u32::from_le_bytes(size))
-    }
-
-    /// Reads all parts of a member's state; returns how many bytes they are, at most those that
-    /// `to` has room for.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Self::write_legacy`].
-    pub(crate) fn read_parts(
-        &self,
-        member: u64,
-        object: Object,
-        to: &ForeignList,
-    ) -> Result<usize> {
-        let command = Command::new(
-            Opcode::PartsGet,
-            Target::Function(member),
-            &[&object.select(layout::PARTS_ALL)],
-            to.bytes(),
-        )?;
-
-        self.run(command)?.copy_result_to_list(to)
-    }
-
-    /// Writes parts of a member's state: an object, then the parts, as the specification has them.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Self::write_legacy`].
-    pub(crate) fn write_parts(&self, member: u64, from: &ForeignList) -> Result {
-        let mut command = Command::new(Opcode::PartsSet, Target::Function(member), &[], 0)?;
-
-        command.push_list(from)?;
-        self.run(command).map(|_| ())
     }
 }

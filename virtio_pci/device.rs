@@ -69,6 +69,11 @@ impl<'bound, I: Interface> VirtioDevice<'bound, I> {
         }? Error)
     }
 
+    /// Ends all commands for administration, of a device that was reset or is gone.
+    pub(super) fn stop_admin(&self) {
+        self.admin.stop(self.interface.quiet().as_ref());
+    }
+
     /// The queue for administration, if the device has one.
     fn own_queue(&self, dev: &Device) -> Result<Option<Own>>
     where
@@ -130,7 +135,7 @@ impl<'bound, I: Interface + 'bound> Transport for VirtioDevice<'bound, I> {
     fn reset(&self) {
         self.interface.reset();
         self.wait_for_callbacks();
-        self.admin.stop(self.interface.quiet().as_ref());
+        self.stop_admin();
     }
 
     fn offered_features(&self) -> Features {

@@ -131,8 +131,6 @@ pub(super) struct Bound<'bound> {
     /// There until `unbind`. The device's lock serialises its users.
     #[pin]
     registered: Mutex<Option<Registered<'bound>>>,
-    /// What the device does for its virtual functions, and its place in the list of those that do.
-    admin: Arc<Admin>,
     _listed: Listed,
     enabled: Enabled<'bound>,
 }
@@ -171,11 +169,10 @@ impl pci::Driver for PciDriver {
             let enabled = Enabled::new(pci)?;
             let admin = Admin::new(pci.as_ref())?;
             let listed = Listed::new(pci, admin.clone())?;
-            let registered = Registered::new(pci, admin.clone())?;
+            let registered = Registered::new(pci, admin)?;
 
             Ok(try_pin_init!(Bound {
                 registered <- new_mutex!(Some(registered)),
-                admin,
                 _listed: listed,
                 enabled,
             }? Error))
@@ -185,10 +182,12 @@ impl pci::Driver for PciDriver {
     fn unbind<'bound>(pci: &'bound pci::Device<Core<'_>>, this: Pin<&Bound<'bound>>) {
         if !pci_device::is_present(pci) {
             if let Some(registered) = &*this.registered.lock() {
-                with_device!(registered, device => device.break_queues());
+                with_device!(registered, device => {
+                    device.break_queues();
+                    // Drivers of virtual functions may wait for it.
+                    device.transport().stop_admin();
+                });
             }
-            // Drivers of virtual functions may wait for it.
-            this.admin.stop(None);
         }
         pci_iov::disable(pci);
         let registered = this.registered.lock().take();

@@ -89,6 +89,11 @@ impl Command {
         self.asked.push_list(data)
     }
 
+    /// How many descriptors it takes.
+    pub(super) fn descriptors(&self) -> usize {
+        self.asked.count() + self.answered.count()
+    }
+
     /// What the device made of it; nothing if the answer is too short to say so.
     pub(super) fn status(&self) -> Option<Status> {
         match self.written >= STATUS_BYTES {

@@ -43,6 +43,14 @@ pub(crate) enum Opcode {
     ModeSet = 0x11,
 }
 
+impl Opcode {
+    /// Its number.
+    pub(crate) const fn number(self) -> u16 {
+        // CAST: The numbers are those of the specification.
+        self as u16
+    }
+}
+
 /// A set of commands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Opcodes(u64);
@@ -85,7 +93,7 @@ impl Opcodes {
         let mut place = 0;
 
         while place < opcodes.len() {
-            bits |= 1 << opcodes[place] as u16;
+            bits |= 1 << opcodes[place].number();
             place += 1;
         }
         Self(bits)
@@ -165,9 +173,8 @@ fn compose<const N: usize>(parts: &[(usize, &[u8])]) -> [u8; N] {
 pub(crate) fn header(opcode: Opcode, target: Target) -> [u8; 24] {
     let (group, member) = target.group_and_member();
 
-    // CAST: The numbers are those of the specification.
     compose(&[
-        (0, &(opcode as u16).to_le_bytes()),
+        (0, &opcode.number().to_le_bytes()),
         (2, &group.to_le_bytes()),
         (16, &member.to_le_bytes()),
     ])

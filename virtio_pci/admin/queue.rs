@@ -79,6 +79,9 @@ impl State {
             return Ok(None);
         };
 
+        if sent.descriptors() > buffers.size() {
+            return Err(ENOSPC);
+        }
         sent.slot = place;
         match buffers.add(sent, bindings::GFP_KERNEL) {
             Ok(()) => {
@@ -249,7 +252,7 @@ impl AdminQueue {
     ///
     /// `ENODEV` if there is no queue, or the device is not live; `ETIMEDOUT` if there is no
     /// answer; `EIO` if there will be none, because the device was reset or has broken the queue,
-    /// or if it owes others an answer; `ENOMEM`.
+    /// or if it owes others an answer; `ENOSPC` if the command is too long for the queue; `ENOMEM`.
     ///
     /// # Context
     ///
