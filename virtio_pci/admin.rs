@@ -313,6 +313,7 @@ impl Admin {
         command.copy_result(bytes);
         Ok(())
     }
+
     /// Tells the log what is wrong with the device, unless it was told enough.
     fn complain(&self, what: fmt::Arguments<'_>) {
         match self.complaints.fetch_add(1, Ordering::Relaxed) {
