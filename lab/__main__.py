@@ -66,12 +66,17 @@ def write_patches() -> int:
 
 
 def demo() -> int:
-    """Shows two guests hibernate with an inflated balloon, ours and C's, on the kernel that KERNEL names."""
-    kernel = os.environ.get("KERNEL") or "stock"
+    """Shows two guests hibernate with an inflated balloon, ours and C's, on the kernel that KERNEL names; STACK=all: all modules are ours."""
+    stack = os.environ.get("STACK") or "balloon"
+    if stack not in ("balloon", "all"):
+        raise LabError(f"STACK={stack}: it must be balloon or all")
+    kernel = os.environ.get("KERNEL") or ("full" if stack == "all" else "stock")
+    if stack == "all" and kernel == "stock":
+        raise LabError("KERNEL=stock: Debian's kernel has virtio built in, only its balloon can be ours; STACK=all needs KERNEL=full")
     if kernel not in BOTH:
         raise LabError(f"KERNEL={kernel}: it must be stock or full")
     facts = _prepare([kernel])
-    return _inside(["python3", "-m", "lab.demo", "--kernel", kernel], facts)
+    return _inside(["python3", "-m", "lab.demo", "--kernel", kernel, "--stack", stack], facts)
 
 
 def bench_balloon() -> int:

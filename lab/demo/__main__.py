@@ -1,4 +1,4 @@
-"""`python3 -m lab.demo [--kernel NAME]`: runs the demo, prints its table and leaves result.json and the drawing in build/demo/."""
+"""`python3 -m lab.demo [--kernel NAME] [--stack all]`: runs the demo, prints its table and leaves result.json and the drawing in build/demo/."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lab.guest.guest import Driver
 from lab.guest.logs import ROOT
 
 from . import plot
-from .acts import Record, perform
+from .acts import STACKS, Record, perform
 from .report import figures, problems, table
 
 NAMES: dict[Driver, str] = {"rust": "Rust", "c": "C"}
@@ -24,7 +24,9 @@ def main() -> int:
     """Returns 0 when everything was as expected, 1 when not, 2 when a guest failed."""
     parser = argparse.ArgumentParser(prog="lab.demo", description=__doc__)
     parser.add_argument("--kernel", default="stock", choices=list(facts().kernels), help="the guests' kernel (default: stock)")
-    kernel = facts().kernels[parser.parse_args().kernel]
+    parser.add_argument("--stack", default="balloon", choices=list(STACKS), help="which modules are ours (default: balloon)")
+    options = parser.parse_args()
+    kernel = facts().kernels[options.kernel]
     begin = time.monotonic()
     lock = threading.Lock()
 
@@ -33,7 +35,7 @@ def main() -> int:
             with lock:
                 print(f"{time.monotonic() - begin:6.1f} s  {NAMES[driver]:<4}  {text}", flush=True)
 
-        return perform(driver, kernel.name, say)
+        return perform(driver, kernel.name, STACKS[options.stack] if driver == "rust" else set(), say)
 
     print(f"Two guests with Linux {kernel.release} hibernate with an inflated balloon ({facts().accel}).", flush=True)
     try:
@@ -47,7 +49,7 @@ def main() -> int:
     folder = ROOT / "build" / "demo"
     folder.mkdir(parents=True, exist_ok=True)
     result = {
-        "kernel": kernel.release, "accel": facts().accel, "seconds": round(seconds, 1), "as_expected": not wrong,
+        "kernel": kernel.release, "stack": options.stack, "accel": facts().accel, "seconds": round(seconds, 1), "as_expected": not wrong,
         "rust": figures(ours), "c": figures(control),
     }
     (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")

@@ -20,6 +20,9 @@ FILE_MIB = 32
 LEAVE_KIB = 64 << 10
 """How much of the memory that was available before the first inflation stays unused when all of it is filled after resume."""
 
+STACKS: dict[str, set[str]] = {"balloon": set(), "all": {"virtio", "virtio_ring", "virtio_pci"}}
+"""Which modules are ours in the guest with our driver, beside the driver itself."""
+
 INFLATE, FAIL, SLEEP, RESUME, USE = "inflate", "act 1", "act 2", "resume", "act 3"
 
 Say = Callable[[str], None]
@@ -43,6 +46,9 @@ class Record:
 
     driver: Driver
     logs: str = ""
+    modules: list[str] = field(default_factory=list)
+    control: list[str] = field(default_factory=list)
+    """The virtio modules that are loaded: ours, and those of the kernel."""
     acts: list[Act] = field(default_factory=list)
     actual: list[tuple[float, int]] = field(default_factory=list)
     memtotal_before: int = 0
@@ -59,18 +65,19 @@ class Record:
         return next(act for act in self.acts if act.name == name)
 
 
-def perform(driver: Driver, kernel: str, say: Say) -> Record:
-    """Takes one guest through all acts.
+def perform(driver: Driver, kernel: str, rust: set[str], say: Say) -> Record:
+    """Takes one guest, in which the modules `rust` are ours, too, through all acts.
 
     Raises GuestError when the guest does not do its part; what it does differently from what is expected is in the record.
     """
     record = Record(driver)
     memfill = facts().programs / "memfill"
-    guest = Guest(f"demo-{driver}", kernel=kernel, driver=driver, memory_mib=MEMORY_MIB, files={"/bin/memfill": memfill})
+    guest = Guest(f"demo-{driver}", kernel=kernel, driver=driver, rust=rust, memory_mib=MEMORY_MIB, files={"/bin/memfill": memfill})
     record.logs = str(guest.logs)
     say("boots")
     with guest:
         guest.run(PREPARE)
+        record.modules, record.control = _loaded(guest)
         checksum = guest.run(f"dd if=/dev/urandom of=/tmp/file bs=1M count={FILE_MIB} 2>/dev/null; sha256sum /tmp/file").out
         meminfo = guest.meminfo()
         record.memtotal_before, record.available_before = meminfo["MemTotal"], meminfo["MemAvailable"]
@@ -97,6 +104,13 @@ def perform(driver: Driver, kernel: str, say: Say) -> Record:
             _use_memory(guest, record, checksum, say)
         record.actual = guest.traffic().actual
     return record
+
+
+def _loaded(guest: Guest) -> tuple[list[str], list[str]]:
+    """The virtio modules that are loaded: ours, which taint the kernel since they are built outside of it, and its own."""
+    lines = [line.split() for line in guest.read("/proc/modules").splitlines() if line.startswith("virtio")]
+    ours = [words[0] for words in lines if "O" in words[-1]]
+    return sorted(ours), sorted(words[0] for words in lines if words[0] not in ours)
 
 
 def _fail_to_hibernate(guest: Guest, say: Say) -> None:

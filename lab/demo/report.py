@@ -18,6 +18,8 @@ def figures(record: Record) -> dict[str, Any]:
         "pages_moved_failed_hibernation": fail.traffic.pages,
         "actual_min_failed_hibernation": fail.traffic.actual_min,
         "pages_moved_s4": sleep.traffic.pages + resume.traffic.pages,
+        "modules_rust": record.modules,
+        "modules_c": record.control,
         "memtotal_before_kib": record.memtotal_before,
         "memtotal_after_resume_kib": record.memtotal_after_resume,
         "freeze_ns": total_usecs(sleep.callbacks, "freeze") * 1000,
@@ -52,6 +54,7 @@ def problems(ours: Record, control: Record) -> list[str]:
 def table(records: list[Record]) -> str:
     """A table with a row per measurement and a column per driver."""
     rows: list[tuple[str, Callable[[Record], str]]] = [
+        ("virtio modules in Rust / in C", lambda r: f"{len(r.modules)} / {len(r.control)}"),
         ("act 1: hibernation without swap fails", lambda _: ""),
         ("  pages given back / taken again", lambda r: f"{r.act(FAIL).traffic.deflated:,} / {r.act(FAIL).traffic.inflated:,}"),
         ("  lowest / highest actual, MiB", lambda r: _range(r, FAIL)),
