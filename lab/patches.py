@@ -47,8 +47,7 @@ What is different from C:
 The wrappers in drivers/virtio/rust/kernel_ext know nothing of virtio and
 could move to the kernel crate.
 
-Without yet: the administration virtqueue of virtio_pci; architectures
-other than x86-64 and arm64.
+Without yet: architectures other than x86-64 and arm64.
 """
 
 
