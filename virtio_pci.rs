@@ -15,9 +15,9 @@
 //! 5. `virtio_pci/admin.rs`: what a device does for its virtual functions; `exports.rs`: the C
 //!    functions for those who drive such.
 //!
-//! `caps.rs`, `regs.rs`, `vectors.rs` and some of `admin/` use only `core`; a host runs their tests. Below all this
-//! are `virtio/transport.rs`, what transports have in common, and `kernel_ext/`, which wraps what
-//! the kernel crate lacks.
+//! `caps.rs`, `regs.rs`, `legacy_regs.rs`, `vectors.rs` and parts of `admin/` use only `core`; a
+//! host runs their tests. Below all this are `virtio/transport.rs`, what transports have in common,
+//! and `kernel_ext/`, which wraps what the kernel crate lacks.
 //!
 //! # The device is not trusted
 //!

@@ -9,9 +9,9 @@
 //! 2. `virtio_ring/state.rs`: what the driver alone knows of its descriptors.
 //! 3. `virtio_ring/split.rs`, `packed.rs`: the two formats as pure state machines; `event.rs` and
 //!    `suppression.rs`: notifications; `indirect.rs`: indirect tables.
-//! 4. `virtio_ring/memory.rs`: single accesses to shared memory and their order; `map.rs`,
-//!    `mapped.rs`: addresses for the device; `area.rs`: the memory of rings; `sg.rs`: the drivers'
-//!    buffers; `pool.rs`: the memory of indirect tables.
+//! 4. `virtio_ring/memory.rs`: single accesses to shared memory; `barrier.rs`: their order, by
+//!    architecture; `map.rs`, `mapped.rs`: addresses for the device; `area.rs`: the memory of
+//!    rings; `sg.rs`: the drivers' buffers; `pool.rs`: the memory of indirect tables.
 //! 5. `virtio_ring/queue.rs`: a virtqueue made of all these; `add.rs`, `take.rs`: buffers on their
 //!    way to the device and back; `create.rs`, `reset.rs`: its coming and going.
 //! 6. `virtio_ring/exports.rs` and its folder: the C functions.

@@ -27,10 +27,18 @@ CORE_RULES = {
 ADMIN_RULES = {*(f"ADM-{n}" for n in range(24)), "PCI-22", "PCI-26", "RFB-9", "RFB-10", "RFB-11"}
 
 
-@pytest.mark.parametrize(("page", "rules", "least_places", "least_tests"), [
-    ("conformance-balloon.rst", RULES, 80, 60),
-    ("core.rst", CORE_RULES, 60, 40),
-    ("pci-admin.rst", ADMIN_RULES, 20, 20),
+CELL = r"     - (\S.*(?:\n       .*)*)\n"
+ROW = re.compile(rf"^   \* - ([A-Z]+-\w+)\n{CELL}{CELL}{CELL}", re.MULTILINE)
+SHOWN = re.compile(r"``test_\w+\.py::\w+``|^by reading$|^not applicable$|^see \w+\.rst$")
+"""What shows that a rule is followed; the balloon's table says more of what nothing shows."""
+
+ANYHOW = re.compile(r"``test_\w+\.py::\w+``|\w{6}")
+
+
+@pytest.mark.parametrize(("page", "rules", "shown", "least_places", "least_tests"), [
+    ("conformance-balloon.rst", RULES, ANYHOW, 80, 60),
+    ("core.rst", CORE_RULES, SHOWN, 80, 60),
+    ("pci-admin.rst", ADMIN_RULES, SHOWN, 20, 20),
 ])
 def test_conformance(page: str, rules: set[str], shown: re.Pattern[str], least_places: int, least_tests: int) -> None:
     """Each rule has a row, each row says what is done, where, and what shows it; that exists."""

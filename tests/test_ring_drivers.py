@@ -56,3 +56,47 @@ def test_vdpa(guests: Factory, ring: str) -> None:
     guest.run("vdpaadd disk vdpasim_blk")
     guest.wait_for(lambda: "vda" in guest.run("ls /sys/block").out, 30, "the disk does not come")
     print(guest.run("blkcheck /dev/vda 4 6 1").out.strip())
+
+
+MACHINES = {"pci": {}, "device": {"machine": "microvm,acpi=off,rtc=off"}}
+"""What the machines of a transport need, by how the names of their virtio devices end."""
+
+VSOCK = "vmw_vsock_virtio_transport"
+VSOCK_BYTES = 400_000
+
+
+@pytest.mark.parametrize("suffix", [pytest.param("pci", id="pci"), pytest.param("device", id="mmio")])
+@pytest.mark.parametrize("ring", RINGS)
+def test_vsock(guests: Factory, ring: str, suffix: str) -> None:
+    """If this fails sockets to the host lose bytes, or hang, with some combination of a ring's features.
+
+    Without `iommu_platform`, for which QEMU wants a device in another process to ask for each address.
+    """
+    rings = [features for features in ALL if not features.iommu_platform]
+    with ExitStack() as stack:
+        devices = {features: stack.enter_context(VsockDevice(features.bits, features.options, features.name, suffix)) for features in rings}
+        options = ["-global", "virtio-mmio.force-legacy=false", *(option for device in devices.values() for option in device.options)]
+        guest = boot(
+            guests, ring, balloon=False, driver=None, modules=(VSOCK,), files={"/bin/vsockcheck": facts().programs / "vsockcheck"}, shared_memory=True,
+            qemu_options=options, **MACHINES[suffix],
+        )
+        # A guest has one such device at a time.
+        guest.run(f"echo 0 >/sys/bus/virtio/drivers_autoprobe; modprobe {VSOCK}")
+        for seed in range(len(rings)):
+            path = f"/sys/bus/virtio/drivers/{VSOCK}"
+            guest.run(f"echo virtio{seed} >{path}/bind")
+            features = guest.read(f"/sys/bus/virtio/devices/virtio{seed}/features")
+            (used,) = [features_of for features_of in rings if all(features[bit] == str(features_of.bits >> bit & 1) for bit in BITS.values())]
+            print(used.name, guest.run(f"vsockcheck {VSOCK_BYTES + seed} {seed}").out.strip())
+            guest.run(f"echo virtio{seed} >{path}/unbind")
+            assert devices[used].received == VSOCK_BYTES + seed
+        assert [device.violations for device in devices.values()] == [[]] * len(rings)
+
+
+@pytest.mark.parametrize("ring", RINGS)
+def test_exports(guests: Factory, ring: str) -> None:
+    """If this fails rings on the caller's memory, `struct vring`, buffers mapped by the caller, or a transport's own mapping are not as in C."""
+    guest = boot(guests, ring, balloon=False, driver=None, modules=("ring_exports_kunit",))
+    guest.run("modprobe ring_exports_kunit")
+    results = guest.read("/sys/kernel/debug/kunit/virtio_ring_exports/results")
+    assert "not ok" not in results and results.count("\n    ok ") == 4, results

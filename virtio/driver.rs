@@ -243,8 +243,8 @@ pub trait Driver {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// The transport's bus is about to reset the device, which stays where it is: delete the queues.
-    /// [`Self::restore`] and [`Self::live`] follow when that was done.
+    /// The transport's bus is about to reset the device, which stays where it is: delete the
+    /// queues. [`Self::restore`] and [`Self::live`] follow when that was done.
     ///
     /// A driver without this is not told of such resets.
     ///

@@ -270,7 +270,10 @@ impl<P: Payload> Queue<'_, P> {
 
     /// [`Self::close`] for use by `drop`; a second call finds nothing.
     fn drain(&mut self, mut take: impl FnMut(KBox<P>)) {
-        self.owner.reset();
+        if !self.owner.reset() {
+            // The device may touch them at any time.
+            return;
+        }
         // SAFETY: The device was reset, and makes no queues before the owner of these is gone.
         let quiet = unsafe { Quiet::new() };
 

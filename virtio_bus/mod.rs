@@ -71,8 +71,8 @@ pub(crate) struct Virtio {
 impl kernel::Module for Virtio {
     fn init(_module: &'static ThisModule) -> Result<Self> {
         Ok(Self {
-            // SAFETY: A module begins once.
             #[cfg(MODULE)]
+            // SAFETY: A module begins once.
             _core: unsafe { Core::new() }?,
         })
     }

@@ -10,6 +10,7 @@ use super::{
         Admin,
         Listed, //
     },
+    choice::Choice,
     device::VirtioDevice,
     interface::Interface,
     modern::{
@@ -88,10 +89,14 @@ macro_rules! with_device {
 impl<'bound> Registered<'bound> {
     /// Looks for an interface of a device and puts it on the virtio bus.
     fn new(pci: &'bound pci::Device<Core<'_>>, admin: Arc<Admin>) -> Result<Self> {
-        let interface = Modern::new(pci)?;
+        let choice = Choice::new(pci)?;
 
         pci_device::set_master(pci);
-        Ok(Self::Modern(register(pci, interface, admin)?))
+        Ok(match choice {
+            Choice::Modern(interface) => Self::Modern(register(pci, interface, admin)?),
+            #[cfg(CONFIG_VIRTIO_PCI_LEGACY)]
+            Choice::Legacy(interface) => Self::Legacy(register(pci, interface, admin)?),
+        })
     }
 
     /// Tells whether the device may have virtual functions now.

@@ -149,8 +149,8 @@ pub(crate) trait Interface: Send + Sync {
         Ok(None)
     }
 
-    /// The proof that the device uses no queue, if it was reset and has done that, or is gone. Asked
-    /// only while the core resets it, or when it is gone.
+    /// The proof that the device uses no queue, if it was reset and has done that, or is gone.
+    /// Asked only while the core resets it, or when it is gone.
     fn quiet(&self) -> Option<Quiet> {
         None
     }

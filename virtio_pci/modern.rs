@@ -447,8 +447,8 @@ impl<'bound> Interface for Modern<'bound> {
     }
 
     fn quiet(&self) -> Option<Quiet> {
-        // SAFETY: The core makes no queue while it resets the device, which is when this is asked; a
-        // device that is gone does not come back to the same driver.
+        // SAFETY: The core makes no queue while it resets the device, which is when this is asked;
+        // a device that is gone does not come back to the same driver.
         self.is_quiet().then(|| unsafe { Quiet::new() })
     }
 }

@@ -205,8 +205,10 @@ impl<'bound, I: Interface + 'bound> Active<'bound, I> {
                 }
             };
 
-            match made {
+            match Self::with_vectors(interface, dev, &requests, policy, msix) {
                 Ok(active) => return Ok(active),
+                // The device does not have such a queue, whatever its vectors.
+                Err(reason @ (ENOENT | EINVAL | E2BIG)) => return Err(reason),
                 Err(reason) => error = reason,
             }
         }

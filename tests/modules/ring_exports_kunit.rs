@@ -320,10 +320,8 @@ mod tests {
         };
         assert_eq!(addr, FAR | virt_to_phys(memory.as_ptr()));
         // SAFETY: The queue is live.
-        assert_eq!(
-            unsafe { bindings::virtqueue_map_mapping_error(vq, addr) },
-            0
-        );
+        let error = unsafe { bindings::virtqueue_map_mapping_error(vq, addr) };
+        assert_eq!(error, 0);
         // SAFETY: As above.
         assert!(!unsafe { bindings::virtqueue_map_need_sync(vq, addr) });
 
@@ -366,10 +364,8 @@ mod tests {
         delete(vq);
         assert!(books_agree());
         // SAFETY: The device is valid.
-        assert_eq!(
-            unsafe { bindings::virtio_max_dma_size(device.as_ptr()) },
-            1 << 20
-        );
+        let most = unsafe { bindings::virtio_max_dma_size(device.as_ptr()) };
+        assert_eq!(most, 1 << 20);
         Ok(())
     }
 }

@@ -238,13 +238,14 @@ impl<B: IoAddress> Ring<B> {
 
 impl<B> Ring<B> {
     /// The queue, for who puts buffers into it.
-    pub fn as_raw(&self) -> NonNull<bindings::virtqueue> {
+    pub fn raw_queue(&self) -> NonNull<bindings::virtqueue> {
         self.queue.cast()
     }
 
-    /// Gives the queue's memory up for good: the device may still use it.
-    pub fn leak(self) {
-        core::mem::forget(self);
+    /// Gives the queue's memory up for good: the device may still use it. What it takes to notify
+    /// the device goes all the same when this is dropped.
+    pub fn leak(&self) {
+        self.lost.store(true, Ordering::Relaxed);
     }
 }
 

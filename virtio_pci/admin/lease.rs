@@ -21,7 +21,7 @@ impl<B> Lease<B> {
     pub(crate) fn new(admin: &Arc<Admin>, ring: &Arc<Ring<B>>) -> Self {
         // SAFETY: No driver is given this queue. `drop` takes it away from the `Admin`, and only
         // then lets the ring go.
-        admin.queue.open(unsafe { Buffers::new(ring.as_raw()) });
+        admin.queue.open(unsafe { Buffers::new(ring.raw_queue()) });
         Self {
             admin: admin.clone(),
             _ring: ring.clone(),

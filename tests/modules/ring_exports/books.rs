@@ -2,6 +2,11 @@
 
 //! Mapping operations of a transport that keep books: whether what is unmapped is what was mapped.
 
+#![expect(
+    clippy::missing_safety_doc,
+    reason = "the contract is that of `struct virtio_map_ops`, for all of them"
+)]
+
 use crate::{
     kernel_ext::phys,
     virtio::bindings::{

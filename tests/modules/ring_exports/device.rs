@@ -44,12 +44,20 @@ pub(crate) static NOTIFICATIONS: AtomicU32 = AtomicU32::new(0);
 pub(crate) static CALLBACKS: AtomicU32 = AtomicU32::new(0);
 
 /// The function of the transport that notifies the device.
+///
+/// # Safety
+///
+/// None: it does not look at the queue.
 pub(crate) unsafe extern "C" fn notify(_vq: *mut virtqueue) -> bool {
     NOTIFICATIONS.fetch_add(1, Relaxed);
     true
 }
 
 /// The function of the driver that hears of used buffers.
+///
+/// # Safety
+///
+/// None: it does not look at the queue.
 pub(crate) unsafe extern "C" fn callback(_vq: *mut virtqueue) {
     CALLBACKS.fetch_add(1, Relaxed);
 }
