@@ -10,6 +10,7 @@
 //! Rings are made with [`ring`].
 
 pub mod callback;
+mod generation;
 mod ops;
 mod registration;
 pub mod ring;
@@ -58,6 +59,7 @@ pub trait Transport: Send + Sync {
     fn write_config(&self, offset: usize, bytes: &[u8]);
 
     /// The number that changes whenever the device changes its configuration (Virtio 1.4, 2.5.1).
+    /// Drivers are told the same number in the end, even if it changes all the time.
     fn generation(&self) -> u32;
 
     /// The device status (Virtio 1.4, 2.1).

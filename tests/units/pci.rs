@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Runs the pure parts of `virtio_pci.ko` on the host: their own tests.
+//! Runs the pure parts of `virtio_pci.ko`, and of all transports, on the host: their own tests.
 
 #![allow(dead_code)]
 
@@ -14,4 +14,9 @@ mod pci {
     pub mod legacy_regs;
     pub mod regs;
     pub mod vectors;
+}
+
+#[path = "../../virtio/transport"]
+mod transport {
+    pub mod generation;
 }

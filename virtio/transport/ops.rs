@@ -18,6 +18,7 @@ use core::{
 };
 use kernel::{
     cpumask::Cpumask,
+    dev_err,
     error::from_result,
     prelude::*,
     warn_on, //
@@ -123,7 +124,16 @@ impl<T: Transport> Ops<T> {
 
     unsafe extern "C" fn generation(vdev: *mut bindings::virtio_device) -> u32 {
         // SAFETY: By the contract of the table.
-        unsafe { Self::of(vdev) }.generation()
+        let (device, transport) = unsafe { Shell::<T>::parts(vdev) };
+        // SAFETY: As above.
+        let generation = unsafe { Shell::<T>::generation(vdev) };
+
+        generation.tell(transport.generation(), || {
+            dev_err!(
+                device,
+                "the device does not stop to change its configuration, what was read is used\n"
+            );
+        })
     }
 
     unsafe extern "C" fn get_status(vdev: *mut bindings::virtio_device) -> u8 {

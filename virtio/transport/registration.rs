@@ -6,6 +6,7 @@
 //! hold references to it.
 
 use super::{
+    generation::Generation,
     ops::Ops,
     Device,
     Identity,
@@ -41,6 +42,7 @@ pub(super) struct Shell<T> {
     device: Opaque<bindings::virtio_device>,
     #[pin]
     transport: Opaque<T>,
+    generation: Generation,
 }
 
 impl<T: Transport> Shell<T> {
@@ -60,6 +62,19 @@ impl<T: Transport> Shell<T> {
         let transport = unsafe { &*(*shell).transport.get() };
 
         (device, transport)
+    }
+
+    /// What drivers are told of the generation of the device's configuration.
+    ///
+    /// # Safety
+    ///
+    /// `device` must be that of a `Shell<T>` that exists as long as `'a`.
+    pub(super) unsafe fn generation<'a>(device: *mut bindings::virtio_device) -> &'a Generation {
+        // CAST: The device is the first field.
+        let shell = device.cast::<Self>();
+
+        // SAFETY: By the requirements above; there are only shared references to it.
+        unsafe { &(*shell).generation }
     }
 
     /// # Safety
@@ -111,6 +126,7 @@ impl<'bound, T: Transport + 'bound> Registration<'bound, T> {
             try_pin_init!(Shell {
                 device: Opaque::zeroed(),
                 transport <- Opaque::pin_init(transport),
+                generation: Generation::new(),
             }? Error),
             GFP_KERNEL,
         )?;
