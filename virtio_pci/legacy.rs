@@ -36,8 +36,7 @@ use crate::{
             Ring,
             Shape,
             Virtqueue,
-            Wish,
-            MAX_SIZE, //
+            Wish, //
         },
         Device,
         Identity,
@@ -73,9 +72,6 @@ const REVISION: u8 = 0;
 
 /// Where the registers are.
 const BAR: u8 = 0;
-
-/// The size of a queue of a device that is gone.
-const GONE: u32 = 0xffff;
 
 /// The device knows queues by pages of `1 << PAGE_BITS` bytes, with numbers of 32 bits.
 const PAGE_BITS: u32 = 12;
@@ -176,38 +172,6 @@ impl<'bound> Legacy<'bound> {
 
         start.checked_add(offset).ok_or(EINVAL)
     }
-
-    /// How many descriptors queue number `index` has, which is selected.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Interface::make_ring`], and logged.
-    fn queue_size(&self, index: u32) -> Result<u32> {
-        let size = u32::from(self.read(regs::QueueSize));
-
-        if size == GONE && !pci_device::is_present(self.pci) {
-            dev_err!(self.pci, "the device is gone\n");
-            return Err(ENOENT);
-        }
-        if size == 0 {
-            dev_err!(self.pci, "there is no queue {}\n", index);
-            return Err(ENOENT);
-        }
-        if self.read(regs::QueuePfn) != 0 {
-            dev_err!(self.pci, "queue {} is in use already\n", index);
-            return Err(ENOENT);
-        }
-        if size > MAX_SIZE || !size.is_power_of_two() {
-            dev_err!(
-                self.pci,
-                "queue {} cannot have {} descriptors\n",
-                index,
-                size
-            );
-            return Err(EINVAL);
-        }
-        Ok(size)
-    }
 }
 
 /// The number of a queue's first page.
@@ -298,8 +262,10 @@ impl<'bound> Interface for Legacy<'bound> {
 
     fn make_ring(&self, dev: &Device, index: u32, wish: &Wish) -> Result<Ring<Self::Bell>> {
         self.select(index)?;
+        let size = self.read(regs::QueueSize);
+        let is_in_use = || self.read(regs::QueuePfn) != 0;
         let shape = Shape {
-            size: self.queue_size(index)?,
+            size: shared::queue_size(self.pci, index, size, true, is_in_use)?,
             align: ALIGN,
             may_shrink: false,
         };

@@ -43,8 +43,7 @@ use crate::{
                 Ring,
                 Shape,
                 Virtqueue,
-                Wish,
-                MAX_SIZE, //
+                Wish, //
             },
             Device,
             Identity,
@@ -67,6 +66,9 @@ use kernel::{
     prelude::*,
     time::Delta, //
 };
+
+/// `VIRTIO_F_RING_PACKED`: queues have any number of descriptors (Virtio 1.4, 6).
+const RING_PACKED: config::FeatureBit = 34;
 
 /// `VIRTIO_F_SR_IOV`: the device can have virtual functions (Virtio 1.4, 6).
 pub(super) const SR_IOV: config::FeatureBit = 37;
@@ -330,25 +332,16 @@ impl<'bound> Interface for Modern<'bound> {
 
     fn make_ring(&self, dev: &Device, index: u32, wish: &Wish) -> Result<Ring<Self::Bell>> {
         let is_admin = || self.admin_queue(dev) == Ok(u16::try_from(index).ok());
+        let exists = index < self.common.read(regs::NumQueues).into() || is_admin();
 
-        if index >= self.common.read(regs::NumQueues).into() && !is_admin() {
-            return Err(EINVAL);
-        }
         self.select(index)?;
-        let size = u32::from(self.common.read(regs::QueueSize));
-
-        if size == 0 || self.common.read(regs::QueueEnable) != 0 {
-            return Err(ENOENT);
-        }
-        if size > MAX_SIZE {
-            dev_err!(
-                self.pci,
-                "queue {} cannot have {} descriptors\n",
-                index,
-                size
-            );
-            return Err(EINVAL);
-        }
+        let size = match exists {
+            true => self.common.read(regs::QueueSize),
+            false => 0,
+        };
+        let size = shared::queue_size(self.pci, index, size, !dev.has(RING_PACKED), || {
+            self.common.read(regs::QueueEnable) != 0
+        })?;
         let offset = self.common.read(regs::QueueNotifyOff);
         let width = match dev.has(NOTIFICATION_DATA) {
             true => 4,

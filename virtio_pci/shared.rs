@@ -2,7 +2,10 @@
 
 //! What the modern and the legacy interface of a device do alike.
 
-use crate::kernel_ext::pci_device;
+use crate::{
+    kernel_ext::pci_device,
+    virtio::transport::ring::MAX_SIZE, //
+};
 
 use kernel::{
     dev_err,
@@ -17,6 +20,7 @@ use kernel::{
     },
     io::poll::read_poll_timeout,
     pci,
+    prelude::*,
     time::Delta, //
 };
 
@@ -28,6 +32,9 @@ const RESET_PATIENCE: Delta = Delta::from_millis(10_000);
 
 /// The status of a device that is gone.
 const GONE: u8 = 0xff;
+
+/// The size of a queue of a device that is gone.
+const GONE_SIZE: u16 = 0xffff;
 
 /// Says how far the device can reach: everywhere with what is mapped for it, and as far as
 /// `coherent` with memory that is allocated for it.
@@ -65,4 +72,37 @@ pub(super) fn wait_for_reset(pci: &pci::Device<Bound>, mut status: impl FnMut() 
         _ if !pci_device::is_present(pci) => dev_err!(pci, "the device is gone\n"),
         _ => dev_err!(pci, "the device does not reset\n"),
     }
+}
+
+/// How many descriptors queue number `index` has, which is selected. The device says that it has
+/// `size`, 0 if there is no such queue; `powers`: anything but a power of two makes no sense.
+///
+/// # Errors
+///
+/// `ENOENT` if there is no such queue, if the device is gone, or if it has the queue already;
+/// `EINVAL` if the size makes no sense; all are logged.
+pub(super) fn queue_size(
+    pci: &pci::Device<Bound>,
+    index: u32,
+    size: u16,
+    powers: bool,
+    is_in_use: impl FnOnce() -> bool,
+) -> Result<u32> {
+    if size == GONE_SIZE && !pci_device::is_present(pci) {
+        dev_err!(pci, "the device is gone\n");
+        return Err(ENOENT);
+    }
+    if size == 0 {
+        dev_err!(pci, "there is no queue {}\n", index);
+        return Err(ENOENT);
+    }
+    if is_in_use() {
+        dev_err!(pci, "queue {} is in use already\n", index);
+        return Err(ENOENT);
+    }
+    if u32::from(size) > MAX_SIZE || powers && !size.is_power_of_two() {
+        dev_err!(pci, "queue {} cannot have {} descriptors\n", index, size);
+        return Err(EINVAL);
+    }
+    Ok(size.into())
 }
