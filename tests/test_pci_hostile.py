@@ -32,11 +32,14 @@ KERNEL = list(facts().kernels)[-1]
 DRIVER = "/sys/bus/pci/drivers/virtio-pci"
 
 USED, LEFT = "used", "left without driver"
-INVALID, NO_DEVICE, IO_ERROR = "Invalid argument", "No such device", "I/O error"
-HANGS = "hangs, or stops the kernel"
+INVALID, NO_DEVICE, IO_ERROR = "Invalid argument", "No such device", "Input/output error"
+HANGS = "hangs, stops the kernel, or makes it warn"
 """Of C: not tried."""
 
 CORES = {"c": set(), "rust": {"virtio_pci", "virtio", "virtio_ring"}, "rust-pci": {"virtio_pci"}}
+
+WARNINGS: dict[str, list[str]] = {"c": [], "rust": [], "rust-pci": ["cut here", "WARNING: .*virtio_dev_remove"]}
+"""C's core warns of a device that was not reset when its driver goes."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ class Row:
     """What the log must say."""
     c: str | None = None
     """What comes of it with C, if it is something else; its log is not looked at."""
+    core: str | None = None
+    """The same with C's core and rings above our module."""
 
 
 class Liar:
@@ -103,14 +108,14 @@ class Liars:
     line: Liar
 
 
-@pytest.fixture(params=[pytest.param("c")])
+@pytest.fixture(params=["rust", *(pytest.param(core, marks=pytest.mark.long) for core in ("rust-pci", "c"))])
 def liars(request: pytest.FixtureRequest, guests: Factory) -> Iterator[Liars]:
     """Boots the guest; no driver is bound."""
     with PciDevice(Disk(1), msix=True) as disk, PciDevice(Net(RING_RESET), msix=True, queue_size=64) as net, PciDevice(Disk(1), msix=False) as line:
         devices = (disk, net, line)
         guest = guests(
             kernel=KERNEL, rust=CORES[request.param], driver=None, balloon=False, swap_mib=0, memory_mib=256, modules=["virtio_blk", "virtio_net"],
-            files={"/bin/ethring": facts().programs / "ethring"}, shared_memory=True,
+            files={"/bin/ethring": facts().programs / "ethring"}, shared_memory=True, allow=WARNINGS[request.param],
             qemu_options=[option for device in devices for option in device.options],
         ).start()
         slots = [path.split("/")[-2] for path in guest.run("grep -lE '0x104[12]' /sys/bus/pci/devices/*/device").out.split()]
@@ -126,7 +131,7 @@ def check(liars: Liars, liar: Liar, rows: list[Row]) -> None:
     """Tries all rows."""
     problems = []
     for row in rows:
-        theirs = row.c if liars.ours == "c" and row.c else None
+        theirs = {"c": row.c, "rust-pci": row.core}.get(liars.ours)
         if theirs == HANGS:
             continue
         liar.device.honest()
@@ -141,7 +146,7 @@ def check(liars: Liars, liar: Liar, rows: list[Row]) -> None:
         print(f"{row.name}: {outcome}, {seconds:.1f} s; {log.strip()}")
         if outcome != (theirs or row.outcome):
             problems.append(f"{row.name}: {outcome} instead of {theirs or row.outcome}: {log}")
-        if liars.ours != "c" and row.line and not re.search(row.line, log):
+        if liars.ours != "c" and not theirs and row.line and not re.search(row.line, log):
             problems.append(f"{row.name}: no /{row.line}/ in the log: {log}")
         if row.outcome == USED and liar.device.violations:
             problems.append(f"{row.name}: {liar.device.violations}")
@@ -268,18 +273,18 @@ def noisy(device: PciDevice) -> None:
 
 
 REGISTERS = [
-    Row("DEV-20: no queues", lying(num_queues=0), LEFT, r"queue 0"),
-    Row("DEV-24: a queue of 0", lying(queue_size=0), LEFT, r"queue 0"),
-    Row("DEV-24: a queue of 3", lying(queue_size=3), LEFT, r"queue|length"),
-    Row("DEV-24: a queue of 32769", lying(queue_size=32769), LEFT, r"queue|length"),
-    Row("DEV-24: a queue of 65535", lying(queue_size=65535), LEFT, r"queue|length"),
-    Row("DEV-25: a queue that is in use", lying(queue_enable=1), LEFT, r"queue 0"),
+    Row("DEV-20: no queues", lying(num_queues=0), LEFT, r"there is no queue 0"),
+    Row("DEV-24: a queue of 0", lying(queue_size=0), LEFT, r"there is no queue 0"),
+    Row("DEV-24: a queue of 3", lying(queue_size=3), LEFT, r"queue 0 cannot have 3 descriptors"),
+    Row("DEV-24: a queue of 32769", lying(queue_size=32769), LEFT, r"queue 0 cannot have 32769 descriptors"),
+    Row("DEV-24: a queue of 65535", lying(queue_size=65535), LEFT, r"queue 0 cannot have 65535 descriptors"),
+    Row("DEV-25: a queue that is in use", lying(queue_enable=1), LEFT, r"queue 0 is in use"),
     Row("DEV-18: FEATURES_OK withheld", lying(device_status=lambda value: value & ~FEATURES_OK), LEFT, r"refuses features"),
     Row("no VERSION_1", lying(device_feature=0), LEFT, r"VERSION_1"),
-    Row("DEV-17: asks for a reset from the beginning", lying(device_status=lambda value: value | NEEDS_RESET if value else 0), LEFT, r"reset", c=USED),
-    Row("DEV-15: status 4 after a reset", lying(device_status=lambda value: value or 4), IO_ERROR, r"reset", c=HANGS),
+    Row("DEV-17: asks for a reset from the beginning", lying(device_status=lambda value: value | NEEDS_RESET if value else 0), LEFT, r"reset", c=USED, core=USED),
+    Row("DEV-15: status 4 after a reset", lying(device_status=lambda value: value or 4), IO_ERROR, r"reset", c=HANGS, core=HANGS),
     Row("DEV-15: status cannot be written", deaf("device_status"), LEFT, r"refuses features|status"),
-    Row("DEV-7: a generation that never settles", changing("config_generation"), USED, r"generation|configuration", c=HANGS),
+    Row("DEV-7: a generation that never settles", changing("config_generation"), USED, r"does not stop to change its configuration", c=HANGS),
     Row("PCI-39: no vector for the configuration", lying(config_msix_vector=NO_VECTOR), USED),
     Row("PCI-39: no vector for the queue", lying(queue_msix_vector=NO_VECTOR), USED),
     Row("PCI-39: no vector at all", lying(config_msix_vector=NO_VECTOR, queue_msix_vector=NO_VECTOR), USED),
@@ -300,11 +305,22 @@ def test_liars(liars: Liars) -> None:
     one is not used."""
     check(liars, liars.line, LISTS + PLACES)
     check(liars, liars.msix, REGISTERS)
+    if liars.ours != "c":
+        one_line(liars)
     interrupts_without_cause(liars)
     resets_of_a_queue(liars)
     if liars.ours != "c":  # It waits for ever.
         device_that_vanishes(liars)
         reset_that_never_ends(liars)
+
+
+def one_line(liars: Liars) -> None:
+    """A queue that cannot be is told of once, not with each way to share vectors."""
+    liars.msix.device.wrong.lies["queue_size"] = lambda _: 3
+    assert liars.msix.bind() == LEFT
+    assert liars.msix.log().count("queue 0") == 1, liars.msix.log()
+    liars.msix.unbind()
+    liars.msix.check_good()
 
 
 def interrupts_without_cause(liars: Liars) -> None:

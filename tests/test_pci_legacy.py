@@ -19,7 +19,7 @@ from pci.net import Net
 from pci.virtio import NO_VECTOR
 from test_pci_hostile import (
     CORES, HANGS, INVALID, KERNEL, LEFT, NO_DEVICE, USED, Liar, Liars, Row, check, deaf, device_that_vanishes, interrupts_without_cause, lying,
-    noisy, reset_that_never_ends, vanishing,
+    noisy, one_line, reset_that_never_ends, vanishing,
 )
 
 Factory = Callable[..., Guest]
@@ -94,15 +94,6 @@ def test_liars(liars: LegacyLiars) -> None:
     if liars.ours != "c":  # It frees the memory, and waits for ever.
         place_that_is_kept(liars)
         device_that_vanishes(liars)
-
-
-def one_line(liars: LegacyLiars) -> None:
-    """A queue that cannot be is told of once, not with each way to share vectors."""
-    liars.msix.device.wrong.lies["queue_size"] = lambda _: 3
-    assert liars.msix.bind() == LEFT
-    assert liars.msix.log().count("queue 0") == 1, liars.msix.log()
-    liars.msix.unbind()
-    liars.msix.check_good()
 
 
 def two_queues(liars: LegacyLiars) -> None:
