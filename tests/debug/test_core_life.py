@@ -94,7 +94,7 @@ def test_leak_is_seen(guests: Factory, kernel: str) -> None:
     guest.run("modprobe virtio_held; rmmod virtio_held")
     assert leaks(guest) == ""
     guest.run("modprobe virtio_held lie=1; rmmod virtio_held", timeout=60)
-    assert "[virtio_held]" in leaks(guest)
+    assert 'comm "modprobe"' in leaks(guest), "the functions of a module that is gone have no names any more"
 
 
 def test_lies(guests: Factory, kernel: str, rounds: int) -> None:
