@@ -102,7 +102,7 @@ class _Bench:
 
 
 def _devices() -> list[str]:
-    options = ["-object", "rng-builtin,id=rng"]
+    options = ["-object", "rng-builtin,id=random"]
     for place, more in enumerate(NETS.values()):
         common = f"disable-legacy=on,ioeventfd=off{',' + more if more else ''}"
         options += ["-blockdev", f"driver=null-co,node-name=null{place},size={1 << 30},read-zeroes=on,latency-ns={LATENCY_NS}"]
@@ -110,5 +110,5 @@ def _devices() -> list[str]:
         options += ["-netdev", f"user,id=net{place},restrict=on", "-device", f"virtio-net-pci,{common},netdev=net{place}"]
     for number in range(PROBED):
         address = f"{FIRST_SLOT + number // 8:#x}.{number % 8}"
-        options += ["-device", f"virtio-rng-pci,disable-legacy=on,ioeventfd=off,rng=rng,multifunction=on,addr={address}"]
+        options += ["-device", f"virtio-rng-pci,disable-legacy=on,ioeventfd=off,rng=random,multifunction=on,addr={address}"]
     return options
