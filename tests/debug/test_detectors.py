@@ -88,6 +88,14 @@ def test_kasan_sees_rust(guests: Factory, kernel: str) -> None:
     assert "BUG: KASAN: slab-use-after-free in kasan_test_rust_uaf" in log, log[-3000:]
 
 
+def test_kmemleak_sees_a_leak(guests: Factory, kernel: str) -> None:
+    """If this fails memory that nobody knows any more would go unseen, and the silence of all other tests here would mean nothing."""
+    guest = guests(kernel=kernel, driver=None, swap_mib=0, modules=["kmemleak-test"], allow=["kmemleak: .*"]).start()
+    assert leaks(guest) == ""
+    guest.run("modprobe kmemleak-test")
+    assert leaks(guest).count("unreferenced object") > 3
+
+
 def test_nothing_leaks(guests: Factory, kernel: str) -> None:
     """If this fails the driver loses a little memory each time it is bound, or each time the guest hibernates."""
     guest = guests(kernel=kernel).start()
