@@ -35,11 +35,11 @@ class Network:
     INSIDE = "ip netns exec far"
 
     @classmethod
-    def options(cls, folder: Path) -> list[str]:
-        """The options for QEMU; the connection is a socket in `folder`."""
+    def options(cls) -> list[str]:
+        """The options for QEMU, which has a hub to connect them."""
         options = []
-        for number, (server, ring) in enumerate((("on", "packed=off"), ("off", "packed=off"))):
-            options += ["-netdev", f"stream,id=net{number},server={server},addr.type=unix,addr.path={folder}/net"]
+        for number, ring in enumerate(("packed=on", "packed=off")):
+            options += ["-netdev", f"hubport,id=net{number},hubid=0"]
             device = f"virtio-net-pci,disable-legacy=on,{ring},{cls.CHECKSUMS}"
             options += ["-device", f"{device},netdev=net{number},mac=52:54:00:00:01:0{number}"]
         return options
@@ -65,12 +65,12 @@ class Network:
             assert counts["TcpInCsumErrors"] == 0 and counts["TcpInSegs"] > 100, counts
 
 
-def boot(guests: Factory, folder: Path, options: Sequence[str] = (), **settings: object) -> Guest:
-    """A Debian system that has come up; its swap is in use. `folder` is for the network's socket; more options for QEMU come last."""
+def boot(guests: Factory, options: Sequence[str] = (), **settings: object) -> Guest:
+    """A Debian system that has come up; its swap is in use. More options for QEMU come last."""
     guest = guests(**{
         "kernel": "rust", "root": facts().debian, "memory_mib": MEMORY_MIB, "cpus": 2,
         "swap_mib": 800, "swap": "virtio-blk-pci,disable-legacy=on", "balloon": "virtio-balloon-pci,disable-legacy=on",
-        "qemu_options": [*Network.options(folder), "-object", "rng-random,id=random,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=random", *options],
+        "qemu_options": [*Network.options(), "-object", "rng-random,id=random,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=random", *options],
         **settings,
     })
     guest.start(timeout=BOOT_SECONDS)
@@ -90,7 +90,7 @@ def test_system(guests: Factory, tmp_path: Path) -> None:
     console = [
         "-chardev", f"socket,id=hvc0,path={path},server=on,wait=off", "-device", "virtio-serial-pci,disable-legacy=on", "-device", "virtconsole,chardev=hvc0",
     ]
-    guest = boot(guests, tmp_path, console)
+    guest = boot(guests, console)
     assert is_up(guest), guest.run("systemctl --failed; systemctl list-jobs").out
     guest.wait_for(lambda: LOGIN in guest.console.text(), 60, "there is no login on the console")
     assert guest.run("findmnt -n -o SOURCE,FSTYPE /").out.split() == ["/dev/vdb", "ext4"]
@@ -134,9 +134,9 @@ def packages(guest: Guest) -> None:
     assert guest.run("hello").out.strip() == "Hello, world!"
 
 
-def test_data(guests: Factory, tmp_path: Path) -> None:
+def test_data(guests: Factory) -> None:
     """If this fails a file system on virtio_blk loses data, or streams over virtio_net stall or break."""
-    guest = boot(guests, tmp_path)
+    guest = boot(guests)
     print(guest.run(FIO.format(file="/var/tmp/fio", mib=64, depth=32, seed=1, more="--runtime=60"), timeout=300).out)
     Network.begin(guest)
     print(guest.run(f"{Network.INSIDE} iperf3 -c {Network.SERVER} -t 10 --bidir", timeout=120).out)
@@ -144,9 +144,9 @@ def test_data(guests: Factory, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["platform", pytest.param("shutdown", marks=pytest.mark.long)])
-def test_hibernation(guests: Factory, mode: str, tmp_path: Path) -> None:
+def test_hibernation(guests: Factory, mode: str) -> None:
     """If this fails a system with root and swap on virtio disks and an inflated balloon does not survive hibernation."""
-    guest = boot(guests, tmp_path)
+    guest = boot(guests)
     guest.run("head -c 64m /dev/urandom >/root/file; cp /root/file /run/file; sha256sum /root/file /run/file >/root/sums; sync")
     guest.inflate(300)
     mark = guest.mark()

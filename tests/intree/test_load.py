@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from lab.guest import Guest
@@ -41,7 +40,6 @@ def check(guest: Guest) -> None:
         assert state == "active", f"{name} is {state}:\n{guest.run(f'tail -n 30 /run/jobs/{name}.log').out}"
 
 
-
 def end(guest: Guest, total_kib: int) -> None:
     """Stops all jobs, and asserts that nothing was changed on the network and that the balloon gives all pages back."""
     Network.check(guest)
@@ -70,10 +68,10 @@ def sleep(guest: Guest, pick: random.Random) -> None:
 @pytest.mark.parametrize(("seconds", "sleeps"), [
     pytest.param(60, 1, id="short"), pytest.param(30 * 60, 10, id="long", marks=pytest.mark.long),
 ])
-def test_load(guests: Factory, tmp_path: Path, seconds: float, sleeps: int) -> None:
+def test_load(guests: Factory, seconds: float, sleeps: int) -> None:
     """If this fails a busy system loses data, memory or a connection: under load, or when it hibernates in the midst of it."""
     pick = random.Random(SEED)
-    guest = boot(guests, tmp_path, swap_mib=1500)
+    guest = boot(guests, swap_mib=1500)
     total_kib = guest.meminfo()["MemTotal"]
     begin(guest)
     balloon(guest, pick, seconds)
