@@ -107,7 +107,9 @@ impl<'a> Engine<'a> {
         let start = Instant::<Monotonic>::now();
 
         self.delete_queues();
-        self.figures().freeze_ns.add_elapsed(start);
+        if self.state.lock().phase == Phase::Frozen {
+            self.figures().freeze_ns.add_elapsed(start);
+        }
     }
 
     /// Takes over the queues of a device that was reset.
