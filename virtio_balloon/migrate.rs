@@ -52,16 +52,18 @@ impl<'a> Engine<'a> {
     ///
     /// # Errors
     ///
-    /// `EAGAIN` if there is too much else to do, or the balloon is not to be touched now.
+    /// `EAGAIN` if there is too much else to do, or the balloon is not to be touched now; `EBUSY` if
+    /// it is growing.
     fn migrate_in(&self, new: BalloonPage) -> Result {
         let mut st = self.state.try_lock().ok_or(EAGAIN)?;
 
         if !self.may_migrate(&st) || st.migrating || !is_addressable(&new) {
             return Err(EAGAIN);
         }
-        // Whoever makes room for the balloon need not move what is in it already.
+        // Whoever makes room for the balloon need not move what is in it already. Compaction tries
+        // ten times after an `EAGAIN`, which would be most of the work when the balloon is large.
         if self.growing.load(Relaxed) {
-            return Err(EAGAIN);
+            return Err(EBUSY);
         }
         self.reap(&mut st);
         // The device may not know of the old page yet, or an earlier migration is not cleared up.
