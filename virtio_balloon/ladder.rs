@@ -11,8 +11,10 @@
 /// What to ask for next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Rung {
-    /// A block of two to the given power of pages, if need be made by compaction.
-    Block { order: u32, compact: bool },
+    /// A block of two to the given power of pages that is free.
+    Block(u32),
+    /// One to be made by compaction.
+    Compaction(u32),
     /// Pages one by one.
     Singles,
 }
@@ -43,10 +45,7 @@ impl Ladder {
     fn top_rung(order: u32) -> Rung {
         match order {
             0 => Rung::Singles,
-            _ => Rung::Block {
-                order,
-                compact: false,
-            },
+            _ => Rung::Block(order),
         }
     }
 
@@ -57,7 +56,9 @@ impl Ladder {
         let largest = max.max(1).ilog2();
 
         match self.rung {
-            Rung::Block { order, .. } if largest < order => Self::top_rung(largest),
+            Rung::Block(order) | Rung::Compaction(order) if largest < order => {
+                Self::top_rung(largest)
+            }
             rung => rung,
         }
     }
@@ -65,7 +66,7 @@ impl Ladder {
     /// Says that `pages` pages were got by asking for `rung`.
     pub(crate) fn got(&mut self, rung: Rung, pages: usize) {
         self.below = match rung {
-            Rung::Block { order, .. } if order == self.top => 0,
+            Rung::Block(order) | Rung::Compaction(order) if order == self.top => 0,
             _ => self.below + pages,
         };
         if self.below >= CLIMB_AFTER {
@@ -73,17 +74,12 @@ impl Ladder {
         }
     }
 
-    /// Says that there was nothing to get by asking for `rung`; tells whether there is a lower one.
-    pub(crate) fn step_down(&mut self, rung: Rung) -> bool {
+    /// Says that there was nothing to get by asking for `rung`, and whether compaction is to be
+    /// asked for now; tells whether there is a lower rung.
+    pub(crate) fn step_down(&mut self, rung: Rung, compaction: bool) -> bool {
         self.rung = match rung {
-            Rung::Block {
-                order,
-                compact: false,
-            } if order == self.top => Rung::Block {
-                order,
-                compact: true,
-            },
-            Rung::Block { order, .. } => Self::top_rung(order - 1),
+            Rung::Block(order) if order == self.top && compaction => Rung::Compaction(order),
+            Rung::Block(order) | Rung::Compaction(order) => Self::top_rung(order - 1),
             Rung::Singles => {
                 *self = Self::new(self.top);
                 return false;
@@ -97,28 +93,21 @@ impl Ladder {
 mod tests {
     use super::*;
 
-    fn block(order: u32) -> Rung {
-        Rung::Block {
-            order,
-            compact: false,
-        }
-    }
-
     #[test]
     fn goes_down_rung_by_rung_and_starts_again() {
-        let mut ladder = Ladder::new(3);
-        let compact = Rung::Block {
-            order: 3,
-            compact: true,
-        };
+        for compaction in [true, false] {
+            let mut ladder = Ladder::new(3);
 
-        for rung in [block(3), compact, block(2), block(1)] {
-            assert_eq!(ladder.rung(100), rung);
-            assert!(ladder.step_down(rung));
+            for rung in [Rung::Block(3), Rung::Compaction(3), Rung::Block(2), Rung::Block(1)] {
+                if rung != Rung::Compaction(3) || compaction {
+                    assert_eq!(ladder.rung(100), rung);
+                    assert!(ladder.step_down(rung, compaction));
+                }
+            }
+            assert_eq!(ladder.rung(100), Rung::Singles);
+            assert!(!ladder.step_down(Rung::Singles, compaction));
+            assert_eq!(ladder.rung(100), Rung::Block(3));
         }
-        assert_eq!(ladder.rung(100), Rung::Singles);
-        assert!(!ladder.step_down(Rung::Singles));
-        assert_eq!(ladder.rung(100), block(3));
     }
 
     #[test]
@@ -126,11 +115,21 @@ mod tests {
         for top in 0..=10 {
             for max in 1..3000 {
                 match Ladder::new(top).rung(max) {
-                    Rung::Block { order, compact } => assert!(1 << order <= max && !compact),
+                    Rung::Block(order) => assert!(1 << order <= max),
+                    Rung::Compaction(_) => panic!("before what is free"),
                     Rung::Singles => assert!(top == 0 || max == 1),
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_small_need_is_not_worth_compaction() {
+        let mut ladder = Ladder::new(9);
+
+        ladder.step_down(Rung::Block(9), true);
+        assert_eq!(ladder.rung(512), Rung::Compaction(9));
+        assert_eq!(ladder.rung(511), Rung::Block(8));
     }
 
     #[test]
@@ -139,28 +138,28 @@ mod tests {
 
         let rung = ladder.rung(100);
         ladder.got(rung, 64);
-        assert_eq!(ladder.rung(1000), block(9));
+        assert_eq!(ladder.rung(1000), Rung::Block(9));
     }
 
     #[test]
     fn climbs_after_a_while() {
         let mut ladder = Ladder::new(1);
 
-        ladder.step_down(block(1));
+        ladder.step_down(Rung::Block(1), true);
         let rung = ladder.rung(9);
-        ladder.step_down(rung);
+        ladder.step_down(rung, true);
         ladder.got(Rung::Singles, CLIMB_AFTER - 1);
         assert_eq!(ladder.rung(9), Rung::Singles);
         ladder.got(Rung::Singles, 1);
-        assert_eq!(ladder.rung(9), block(1));
+        assert_eq!(ladder.rung(9), Rung::Block(1));
     }
 
     #[test]
     fn stays_where_there_is_something_to_get() {
         let mut ladder = Ladder::new(2);
-        let top = block(2);
+        let top = Rung::Block(2);
 
-        ladder.step_down(top);
+        ladder.step_down(top, true);
         for _ in 0..CLIMB_AFTER {
             let rung = ladder.rung(9);
 

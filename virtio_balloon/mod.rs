@@ -6,6 +6,7 @@
 
 mod device;
 mod engine;
+mod grow;
 mod hint;
 mod informer;
 mod ladder;

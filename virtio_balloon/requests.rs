@@ -26,6 +26,7 @@ use core::mem::replace;
 use kernel::{
     prelude::*,
     time::{
+        Delta,
         Instant,
         Monotonic, //
     },
@@ -69,6 +70,8 @@ pub(super) struct Requests {
     arriving: bool,
     /// How many the device has.
     sent: usize,
+    /// When it got the first of them, or was last seen to answer one.
+    waiting_since: Instant<Monotonic>,
     /// How many of [`Kind::Inflate`] are not answered, sent or not.
     inflating: usize,
     /// How many were answered since the driver was bound.
@@ -98,6 +101,7 @@ impl Requests {
             arrived: None,
             arriving: false,
             sent: 0,
+            waiting_since: Instant::now(),
             inflating: 0,
             answers: 0,
         })
@@ -130,6 +134,9 @@ impl Requests {
 
     /// The device has one more request.
     pub(super) fn note_sent(&mut self) {
+        if self.sent == 0 {
+            self.waiting_since = Instant::now();
+        }
         self.sent += 1;
     }
 
@@ -137,6 +144,7 @@ impl Requests {
     pub(super) fn note_answer(&mut self) {
         self.sent -= 1;
         self.answers += 1;
+        self.waiting_since = Instant::now();
     }
 
     /// Keeps a request that brought a page in for a migration.
@@ -203,6 +211,11 @@ impl Requests {
     /// How many the device has.
     pub(super) fn sent(&self) -> usize {
         self.sent
+    }
+
+    /// For how long the device has not answered what it has, if it has anything.
+    pub(super) fn waiting(&self) -> Option<Delta> {
+        (self.sent > 0).then(|| self.waiting_since.elapsed())
     }
 
     /// Whether the device may not have agreed to the inflation of each page on the list.

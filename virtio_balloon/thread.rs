@@ -11,40 +11,24 @@ use super::{
         Phase,
         State, //
     },
-    ladder::{
-        Ladder,
-        Rung, //
-    },
+    grow::Source,
     layout::{
-        BLOCK_ORDER,
         BURST,
-        LEAVE_AVAILABLE,
         NUM_PAGES,
-        PER_PAGE,
-        REQUEST_PAGES, //
+        PER_PAGE, //
     },
-    requests::is_addressable, //
 };
 use crate::kernel_ext::{
-    balloon_page::{
-        self,
-        BalloonPage,
-        Effort, //
-    },
     kthread,
-    mem,
     wait::Mode, //
 };
 
 use kernel::{
     num::casts::u32_as_usize,
     prelude::*,
-    sync::atomic::Relaxed,
     task::might_sleep,
     time::{
         Delta,
-        Instant,
-        Monotonic,
         Msecs, //
     },
 };
@@ -58,105 +42,25 @@ const PATIENCE: Delta = Delta::from_secs(10);
 /// How long to wait for pages that compaction has isolated, in milliseconds.
 const ISOLATED_MS: Msecs = 2;
 
-/// Shortest and longest time between two attempts to allocate when memory is short, in
-/// milliseconds.
-const RETRY_MS: (Msecs, Msecs) = (200, 5000);
-
-/// How long the log stays silent about a shortage of memory that was mentioned.
-const SILENCE: Delta = Delta::from_secs(60);
-
 /// What to do after a step.
-enum Next {
+pub(super) enum Next {
     /// Take the next one.
     Step,
     /// Wait until something happens, at most for the given time.
     Wait(Option<Msecs>),
 }
 
-/// The restraint of inflation when memory is short.
-struct Backoff {
-    /// No attempt before that.
-    until: Option<(Instant<Monotonic>, Msecs)>,
-    /// When the log last mentioned the shortage.
-    said: Option<Instant<Monotonic>>,
-}
-
-impl Backoff {
-    /// Time left until the next attempt, in milliseconds.
-    fn left(&self) -> Option<Msecs> {
-        let (since, ms) = self.until?;
-        let passed = since.elapsed().as_millis();
-
-        Msecs::try_from(i64::from(ms) - passed)
-            .ok()
-            .filter(|left| *left > 0)
-    }
-
-    /// An attempt failed: wait, longer each time.
-    fn fail(&mut self) {
-        let ms = self
-            .until
-            .map_or(RETRY_MS.0, |(_, ms)| (ms * 2).min(RETRY_MS.1));
-
-        self.until = Some((Instant::now(), ms));
-    }
-
-    /// An attempt succeeded.
-    fn succeed(&mut self) {
-        self.until = None;
-    }
-
-    /// Tells whether it is time to mention the shortage in the log; it will be taken as done.
-    fn may_say(&mut self) -> bool {
-        let due = self.said.is_none_or(|since| since.elapsed() > SILENCE);
-
-        if due {
-            self.said = Some(Instant::now());
-        }
-        due
-    }
-}
-
-/// How long the device has kept the thread waiting.
-struct Patience {
-    /// Answers so far, and since when no more have come although there are requests.
-    answers: usize,
-    since: Instant<Monotonic>,
-    /// The log mentioned it.
-    said: bool,
-}
-
-impl Patience {
-    /// Tells whether it is time to mention it in the log; it will be taken as done.
-    fn may_say(&mut self, st: &State<'_>) -> bool {
-        let answers = st.requests.answers();
-
-        if st.requests.sent() == 0 || answers != self.answers {
-            *self = Self {
-                answers,
-                since: Instant::now(),
-                said: false,
-            };
-        }
-        let due = !self.said && self.since.elapsed() > PATIENCE;
-        self.said |= due;
-        due
-    }
-}
-
 /// What only the thread needs to know.
 struct Worker {
-    /// Pages on their way into the balloon.
-    batch: KVec<BalloonPage>,
-    ladder: Ladder,
-    backoff: Backoff,
-    patience: Patience,
+    source: Source,
+    /// The log has mentioned that the device does not answer what it has.
+    complained: bool,
 }
 
 impl<'a> Engine<'a> {
     /// Serves the device until the driver is unbound.
     pub(super) fn serve(&self, current: &kthread::Current) {
-        let Ok(batch) = KVec::with_capacity(REQUEST_PAGES, GFP_KERNEL) else {
+        let Ok(source) = Source::new() else {
             dev_err!(
                 self.dev,
                 "no memory for the list of pages: the balloon stays empty\n"
@@ -166,17 +70,8 @@ impl<'a> Engine<'a> {
             return;
         };
         let mut worker = Worker {
-            batch,
-            ladder: Ladder::new(BLOCK_ORDER),
-            backoff: Backoff {
-                until: None,
-                said: None,
-            },
-            patience: Patience {
-                answers: 0,
-                since: Instant::now(),
-                said: false,
-            },
+            source,
+            complained: false,
         };
 
         // The target may have been set before the device was live.
@@ -230,9 +125,7 @@ impl<'a> Engine<'a> {
         if !self.check_alive(&mut st) || !self.heed_config(&mut st) {
             return Next::Wait(None);
         }
-        if worker.patience.may_say(&st) {
-            dev_warn!(self.dev, "the device has not answered a request for 10 s\n");
-        }
+        self.watch(&st, worker);
         if !self.send_leftovers(&mut st) {
             return Next::Wait(Some(POLL_MS));
         }
@@ -247,14 +140,32 @@ impl<'a> Engine<'a> {
             return self.shrink(&mut st, held - target);
         }
         if held == target {
-            worker.backoff.succeed();
+            worker.source.relax();
             return Next::Wait(self.shared.cap.left());
         }
         if !st.requests.has_idle() {
             return Next::Wait(None);
         }
+        let want = target - held;
+        // Compaction may take a while, in which nobody should wait to hear from us.
+        if worker.source.compacts_next(want) {
+            if st.requests.sent() > 0 {
+                return Next::Wait(None);
+            }
+            self.tell_actual(&mut st);
+        }
         drop(st);
-        self.grow(worker, target - held, target)
+        self.grow(&mut worker.source, want, target)
+    }
+
+    /// Mentions in the log, once, that the device has not answered for long.
+    fn watch(&self, st: &State<'a>, worker: &mut Worker) {
+        let mute = st.requests.waiting().is_some_and(|time| time > PATIENCE);
+
+        if mute && !worker.complained {
+            dev_warn!(self.dev, "the device has not answered a request for 10 s\n");
+        }
+        worker.complained = mute;
     }
 
     /// Looks at the configuration again if it changed; returns whether the device can be used.
@@ -280,7 +191,7 @@ impl<'a> Engine<'a> {
     }
 
     /// Notifies the device if there is enough for it to do.
-    fn go_on_in_bursts(&self, st: &mut State<'a>) -> Next {
+    pub(super) fn go_on_in_bursts(&self, st: &mut State<'a>) -> Next {
         if st.queues.as_ref().is_some_and(|q| q.unnoticed() >= BURST) {
             self.notify(st);
         }
@@ -311,71 +222,5 @@ impl<'a> Engine<'a> {
             true => 0,
             false => wanted.min(self.shared.cap.get()),
         }
-    }
-
-    /// Allocates up to `want` pages and starts their inflation.
-    fn grow(&self, worker: &mut Worker, want: usize, target: usize) -> Next {
-        if self.shared.is_paused() {
-            return Next::Wait(None);
-        }
-        if let Some(left) = worker.backoff.left() {
-            return Next::Wait(Some(left));
-        }
-        self.growing.store(true, Relaxed);
-        self.allocate(worker, want);
-        self.growing.store(false, Relaxed);
-        if worker.batch.is_empty() {
-            worker.backoff.fail();
-            self.figures().alloc_failures.add(1);
-            if worker.backoff.may_say() {
-                dev_info!(
-                    self.dev,
-                    "memory is short: holding {} of {target} pages, will go on trying\n",
-                    self.figures().held.get()
-                );
-            }
-            return Next::Wait(worker.backoff.left());
-        }
-        worker.backoff.succeed();
-
-        let mut st = self.state.lock();
-        if st.phase == Phase::Running && !st.dead && !self.shared.must_be_empty() {
-            self.inflate(&mut st, &mut worker.batch);
-            self.go_on_in_bursts(&mut st);
-        }
-        drop(st);
-        // Empty, unless the world changed while we were allocating: then the pages go back.
-        balloon_page::free_all(&mut worker.batch);
-        Next::Step
-    }
-
-    /// Fills the batch with up to `want` pages, as far as memory allows.
-    fn allocate(&self, worker: &mut Worker, want: usize) {
-        let spare = mem::available_pages().saturating_sub(LEAVE_AVAILABLE);
-        let want = want.min(spare).min(REQUEST_PAGES);
-        let Worker { batch, ladder, .. } = worker;
-
-        while batch.len() < want {
-            let (had, left) = (batch.len(), want - batch.len());
-            let rung = ladder.rung(left);
-            match rung {
-                Rung::Block { order, compact } => {
-                    let effort = match compact {
-                        true => Effort::Compact,
-                        false => Effort::TakeFree,
-                    };
-                    balloon_page::alloc_block(order, effort, batch);
-                }
-                Rung::Singles => {
-                    balloon_page::alloc_singles(left, batch);
-                }
-            }
-            if batch.len() > had {
-                ladder.got(rung, batch.len() - had);
-            } else if !ladder.step_down(rung) {
-                break;
-            }
-        }
-        batch.retain(|page| is_addressable(page));
     }
 }
