@@ -26,7 +26,7 @@ bench-mmio:	## measure virtio_mmio beside C's: [PROFILE=1: by function]
 bench-pci:	## measure virtio_pci, and all modules together, beside C's: [PROFILE=1: by function]
 test:		## run the tests on both kernels: [TESTS=<files>] [PYTEST_ARGS=<options>] [ACCEL=tcg]
 test-long:	## run the tests and the long ones
-test-intree:	## run the tests of a kernel with everything built in, and of a Debian system on it
+test-intree:	## run the tests of a kernel with everything built in, and of a Debian system on it: [KERNEL=rust-debug]
 test-debug:	## run the tests under KASAN, lockdep and kmemleak, with allocations that fail
 test-arm64:	## run those of transports, rings and balloon on arm64, under emulation
 lint:		## check the style: rustfmt, checkpatch, clippy

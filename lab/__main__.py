@@ -115,8 +115,12 @@ def test_long() -> int:
 
 
 def test_intree() -> int:
-    """Runs the tests of the kernel `rust`, which has virtio built in from our sources, and of a Debian system on it."""
-    return _pytest([], [intree_kernel.NAME], ("tests/intree",))
+    """Runs the tests of a kernel that has virtio built in from our sources, and of a Debian system on it; KERNEL: `rust`, `rust-debug`."""
+    kernel = os.environ.get("KERNEL") or "rust"
+    known = [name for name, variant in intree_kernel.VARIANTS.items() if variant.ours]
+    if kernel not in known:
+        raise LabError(f"KERNEL={kernel}: it must be {' or '.join(known)}")
+    return _pytest([], [kernel], ("tests/intree",))
 
 
 def test_debug() -> int:

@@ -23,9 +23,8 @@ STEPS_ALL = 4
 
 def out_folder(kernel: Kernel) -> Path:
     """Where the modules for a kernel of the lab are left, in the checkout."""
-    folders = {"full": "modules", "stock": f"stock-modules/{kernel.release}", "debug": "debug-modules", "arm64": "arm64-modules",
-               intree_kernel.NAME: "intree-kernel/modules"}
-    return paths.BUILD / folders[kernel.name]
+    folders = {"full": "modules", "stock": f"stock-modules/{kernel.release}", "debug": "debug-modules", "arm64": "arm64-modules"}
+    return paths.BUILD / folders.get(kernel.name, f"intree-kernel/{kernel.name}/modules")
 
 
 def build(step: Step, kernel: Kernel, out: Path) -> list[Path]:
@@ -42,10 +41,10 @@ def for_guests(steps: Steps, names: list[str]) -> Path:
     harness. Raises LabError."""
     accel.asked()
     buildroot.ensure(steps.begin("build root"))
-    made = [intree_kernel.prepare(steps) if name == intree_kernel.NAME else kernels.prepare(name, steps) for name in names]
+    made = [(intree_kernel if name in intree_kernel.VARIANTS else kernels).prepare(name, steps) for name in names]
     lock = _checkout_lock()
     for kernel in made:
-        if kernel.name == intree_kernel.NAME:
+        if kernel.name in intree_kernel.VARIANTS:
             continue  # It has everything built in.
         step = steps.begin(f"modules for `{kernel.name}`")
         out = out_folder(kernel)
@@ -60,7 +59,7 @@ def for_guests(steps: Steps, names: list[str]) -> Path:
     if TEST_PROGRAMS.is_dir():
         _programs(steps.begin("test programs"), programs, userland)
     debian = {}
-    if intree_kernel.NAME in names:
+    if any(name in intree_kernel.VARIANTS for name in names):
         debian["debian"] = paths.inside(rootfs.ensure(steps.begin("Debian system")))
     step = steps.begin("acceleration")
     acceleration, reason = accel.chosen(made[0].image, made[0].arch)

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from lab import intree_kernel, kernels
 from lab.guest import PAGES_PER_MIB, Guest, GuestError, KernelFault, QemuDied, ScriptFailed
 from lab.guest.console import Console
+from lab.guest.guest import DEBUG
 from lab.guest.logs import ROOT
 
 Factory = Callable[..., Guest]
@@ -108,6 +110,12 @@ def test_guests_end_with_the_test_process(kernel: str, tmp_path: Path) -> None:
     while Path(f"/proc/{pid}/exe").exists() and time.monotonic() < end:
         time.sleep(0.05)
     assert not Path(f"/proc/{pid}/exe").exists(), "QEMU outlived the process that had started it"
+
+
+def test_debug_kernels() -> None:
+    """If this fails guests on a kernel with detectors have no more time or memory than others, and tests fail for that."""
+    recipes = {**kernels.RECIPES, **intree_kernel.VARIANTS}
+    assert {name for name, recipe in recipes.items() if "debug.config" in recipe.fragments} == set(DEBUG)
 
 
 CYCLE = """WARNING: possible circular locking dependency detected

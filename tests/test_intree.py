@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from lab import intree, patches, paths, series
+from lab import intree, intree_kernel, patches, paths, series
 from lab.errors import LabError
 from lab.guest import facts
 from lab.progress import Steps
@@ -70,6 +70,22 @@ def test_update(tree: Path) -> None:
     (tree / series.FOLDER / "virtio.o").write_text("object")
     assert intree.install(tree) == 2
     assert contents(tree) == before | {f"{series.FOLDER}/virtio.o": b"object"}
+
+
+def test_control() -> None:
+    """If this fails the kernel `c` is no control of the kernel `rust`: more differs than the language, or not even that."""
+    rust, control = (set(intree_kernel.VARIANTS[name].fragment().splitlines()) for name in ("rust", "c"))
+    assert rust - control == {"CONFIG_VIRTIO_RUST=y"}
+    assert control - rust == {"# CONFIG_VIRTIO_RUST is not set"}
+    assert intree_kernel.VARIANTS["rust"].toolchain == intree_kernel.VARIANTS["c"].toolchain
+
+
+def test_debug_has_detectors() -> None:
+    """If this fails the kernel `rust-debug` looks for no errors, or is another one than `rust` in what it does not do for that."""
+    rust, debug = (set(intree_kernel.VARIANTS[name].fragment().splitlines()) for name in ("rust", "rust-debug"))
+    assert rust - debug == set()
+    detectors = set((paths.CONFIG / "debug.config").read_text().splitlines())
+    assert debug - rust == {line for line in detectors if "CONFIG_" in line} - rust != set()
 
 
 def test_every_source(tree: Path) -> None:

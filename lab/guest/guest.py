@@ -31,8 +31,11 @@ Driver = Literal["rust", "c"]
 PATIENCE = {"kvm": 1, "tcg": 4}
 """All timeouts are seconds on a quiet machine with KVM; this is how many times as long a guest may take."""
 
+DEBUG = ("debug", "rust-debug")
+"""The kernels that look for errors in all they do."""
+
 DEBUG_PATIENCE = 4
-"""And how many times as long as that one on the kernel `debug` may take."""
+"""How many times as long as on others a guest may take on these."""
 
 DEBUG_MEMORY = 2
 """And how many times the memory: KASAN's shadow and quarantine and kmemleak's records take much, and no image may be larger than half."""
@@ -96,7 +99,7 @@ class Guest(Shell):
         self.name = name
         self.kernel = facts().kernels[kernel]
         self.driver = driver
-        self.memory_mib = memory_mib * (DEBUG_MEMORY if kernel == "debug" else 1)
+        self.memory_mib = memory_mib * (DEBUG_MEMORY if kernel in DEBUG else 1)
         self.allow = list(allow)
         self.logs = logs or log_dir("adhoc", name)
         self.logs.mkdir(parents=True, exist_ok=True)
@@ -338,7 +341,7 @@ class Guest(Shell):
     # Parts
 
     def _patience(self) -> int:
-        return PATIENCE[facts().accel] * (DEBUG_PATIENCE if self.kernel.name == "debug" else 1)
+        return PATIENCE[facts().accel] * (DEBUG_PATIENCE if self.kernel.name in DEBUG else 1)
 
     def _launch(self, pre_resume: str | None, target_mib: float | None) -> None:
         if self._dir is None or self.running:

@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# Builds the kernel `rust` in an object tree that stays, so that a change of our sources costs the link of the kernel and
-# no more. What guests need is copied to OUT.
+# Builds a kernel with virtio built in, in an object tree that stays, so that a change of our sources costs the link of the
+# kernel and no more. What guests need is copied to OUT. TOOLCHAIN is a variable of the kernel's Makefile.
 #
 # usage: intree-kernel.sh BUILD SOURCE TOOLCHAIN FRAGMENT OUT
 

@@ -1,4 +1,4 @@
-"""A Debian system on the kernel `rust`: root, swap, network, console, random numbers, sockets and balloon over virtio."""
+"""A Debian system on the kernel `rust` or `rust-debug`: root, swap, network, console, random numbers, sockets and balloon over virtio."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Network:
 def boot(guests: Factory, options: Sequence[str] = (), **settings: object) -> Guest:
     """A Debian system that has come up; its swap is in use. More options for QEMU come last."""
     guest = guests(**{
-        "kernel": "rust", "root": facts().debian, "memory_mib": MEMORY_MIB, "cpus": 2,
+        "kernel": list(facts().kernels)[0], "root": facts().debian, "memory_mib": MEMORY_MIB, "cpus": 2,
         "swap_mib": 800, "swap": "virtio-blk-pci,disable-legacy=on", "balloon": "virtio-balloon-pci,disable-legacy=on",
         "qemu_options": [*Network.options(), "-object", "rng-random,id=random,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=random", *options],
         **settings,

@@ -1,4 +1,4 @@
-"""The kernel `rust`: core, rings, transports and balloon from Rust, all built in, and the kernel's own drivers on it."""
+"""The kernel `rust` or `rust-debug`: core, rings, transports and balloon from Rust, all built in, and the kernel's own drivers on it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from test_ring import ALL, IN_ORDER, PAIRWISE, PROGRAMS, Devices, Ring, use_ball
 
 Factory = Callable[..., Guest]
 
-KERNEL = "rust"
+(KERNEL,) = facts().kernels
 SYMBOLS = facts().kernels[KERNEL].image.with_name("System.map")
 C_SOURCES = facts().kernels[KERNEL].source / "drivers/virtio"
 
@@ -33,7 +33,7 @@ CRATES = ("virtio", "virtio_ring", "virtio_mmio", "virtio_pci", "virtio_balloon"
 
 
 def boot(guests: Factory, **options: object) -> Guest:
-    """A started guest with the kernel `rust` on an initramfs, without swap if nothing else is said."""
+    """A started guest with that kernel on an initramfs, without swap if nothing else is said."""
     return guests(**{"kernel": KERNEL, "swap_mib": 0, "files": PROGRAMS, "memory_mib": 512, **options}).start()
 
 
