@@ -25,7 +25,7 @@ bench-rng:	## measure the sample driver beside C's: [KERNEL=stock] [PROFILE=1: b
 bench-mmio:	## measure virtio_mmio beside C's: [PROFILE=1: by function]
 bench-pci:	## measure virtio_pci, and all modules together, beside C's: [PROFILE=1: by function]
 test:		## run the tests on both kernels: [TESTS=<files>] [PYTEST_ARGS=<options>] [ACCEL=tcg]
-test-long:	## run the tests and the long ones
+test-long:	## run the tests and the long ones, those of the kernel with everything built in as well
 test-intree:	## run the tests of a kernel with everything built in, and of a Debian system on it: [KERNEL=rust-debug]
 test-debug:	## run the tests under KASAN, lockdep and kmemleak, with allocations that fail
 test-arm64:	## run those of transports, rings and balloon on arm64, under emulation

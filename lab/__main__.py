@@ -110,8 +110,10 @@ def test() -> int:
 
 
 def test_long() -> int:
-    """Runs the tests, and those marked as long as well."""
-    return _pytest(["-m", ""])
+    """Runs the tests, and those marked as long as well; then the same of the kernel `rust`, unless TESTS names some."""
+    everything = ["-m", ""]
+    status = _pytest(everything)
+    return status if os.environ.get("TESTS") else max(status, _pytest(everything, ["rust"], ("tests/intree",)))
 
 
 def test_intree() -> int:
