@@ -37,6 +37,10 @@ DEBUG = ("debug", "rust-debug")
 DEBUG_PATIENCE = 4
 """How many times as long as on others a guest may take on these."""
 
+DEBUG_OPTIONS = ("slab_debug=F",)
+"""Of their command lines: without checks the allocator keeps arrays of pointers to objects that it gave away long ago, in which kmemleak
+finds what was leaked."""
+
 DEBUG_MEMORY = 2
 """And how many times the memory: KASAN's shadow and quarantine and kmemleak's records take much, and no image may be larger than half."""
 
@@ -351,7 +355,8 @@ class Guest(Shell):
         initrd = None if self._root else self._make_initrd(pre_resume)
         # An emulated guest may get no CPU for half a minute on a busy machine, which is no lockup of its own; the most is 60.
         watchdog = min(60, WATCHDOG_SECONDS * self._patience())
-        options = [*self._kind.options, f"console={self._kind.tty}0,115200", f"watchdog_thresh={watchdog}", *self._kernel_options]
+        options = [*self._kind.options, f"console={self._kind.tty}0,115200", f"watchdog_thresh={watchdog}"]
+        options += [*(DEBUG_OPTIONS if self.kernel.name in DEBUG else ()), *self._kernel_options]
         options += [f"lab.agent={self._kind.tty}1", f"lab.load={','.join(self._early)}", f"lab.late={','.join(self._late)}"]
         options += [f"lab.swap={self._swap_device}"] if self._swap_mib else []
         if self._root:

@@ -88,6 +88,17 @@ def test_hotplug(guests: Factory, kernel: str, rounds: int, tmp_path: Path) -> N
     assert leaks(guest) == ""
 
 
+def test_leak_is_seen(guests: Factory, kernel: str) -> None:
+    """If this fails the other tests here would not see a leak. A device that does not finish its reset keeps its driver's buffers."""
+    guest = guests(
+        kernel=kernel, driver=None, balloon=False, rust=OURS, swap_mib=0, modules=["virtio_held"], allow=["kmemleak: .*"],
+    ).start()
+    guest.run("modprobe virtio_held; rmmod virtio_held")
+    assert leaks(guest) == ""
+    guest.run("modprobe virtio_held lie=1; rmmod virtio_held", timeout=60)
+    assert 'comm "modprobe"' in leaks(guest), "the functions of a module that is gone have no names any more"
+
+
 def test_lies(guests: Factory, kernel: str, rounds: int) -> None:
     """If this fails a device that lies makes the core use memory that is not its own, or a lock in the wrong place."""
     guest = guests(
