@@ -5,7 +5,8 @@
 //!
 //! Reading order:
 //!
-//! 1. `virtio_balloon/layout.rs`: what driver and device agree on; `queues.rs`: the queues.
+//! 1. `virtio_balloon/layout.rs`: what driver and device agree on, `page_size.rs` whatever the size
+//!    of a page; `queues.rs`: the queues.
 //! 2. `virtio_balloon/engine.rs`: the state of a balloon; `requests.rs`: what it has under way.
 //! 3. `virtio_balloon/thread.rs`: inflation and deflation towards the target; `grow.rs`: where the
 //!    pages come from; `ladder.rs`: which to take.

@@ -2,6 +2,7 @@
 
 //! What driver and device agree on (Virtio 1.4, 5.5), and the sizes we chose.
 
+use super::page_size;
 use crate::{
     config::{
         FeatureBit,
@@ -87,12 +88,9 @@ pub(super) type Statistic = [u8; 10];
 /// The most statistics in one buffer.
 pub(super) const STATISTICS: usize = 16;
 
-/// Size of a balloon page, the unit of page numbers and counts on the wire: 4096 bytes.
-const BALLOON_PAGE_SHIFT: usize = 12;
-
 /// Balloon pages in a kernel page. Everything in this driver counts kernel pages, except what
 /// stands on the wire and in names that say `balloon_pages`.
-pub(super) const PER_PAGE: usize = 1 << (PAGE_SHIFT - BALLOON_PAGE_SHIFT);
+pub(super) const PER_PAGE: usize = page_size::per_page(PAGE_SHIFT);
 
 /// Page numbers in one request: one kernel page full of them on most machines.
 pub(super) const REQUEST_LEN: usize = 1024;
@@ -106,18 +104,8 @@ pub(super) const REQUESTS: usize = 8;
 /// Requests of which the device is notified together.
 pub(super) const BURST: usize = REQUESTS / 2;
 
-/// Order of the largest blocks that inflation takes: 2 MiB, or as many pages as a request has room
-/// for.
-pub(super) const BLOCK_ORDER: u32 = {
-    let order = (2_usize << 20 >> PAGE_SHIFT).ilog2();
-    let request = REQUEST_PAGES.ilog2();
-
-    if order < request {
-        order
-    } else {
-        request
-    }
-};
+/// Order of the largest blocks that inflation takes.
+pub(super) const BLOCK_ORDER: u32 = page_size::block_order(PAGE_SHIFT, REQUEST_PAGES);
 
 /// Memory that inflation leaves available, in kernel pages: 32 MiB.
 ///

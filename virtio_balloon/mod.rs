@@ -13,6 +13,7 @@ mod ladder;
 mod layout;
 mod migrate;
 mod oom;
+mod page_size;
 mod poison;
 mod queues;
 mod report;

@@ -5,11 +5,14 @@
 //! A request is idle, or with the device, or parked until the device can have it. All are made when
 //! the driver is bound, and whoever takes one out of here sees to it that it comes back or is sent.
 
-use super::layout::{
-    PER_PAGE,
-    REQUESTS,
-    REQUEST_LEN,
-    REQUEST_PAGES, //
+use super::{
+    layout::{
+        PER_PAGE,
+        REQUESTS,
+        REQUEST_LEN,
+        REQUEST_PAGES, //
+    },
+    page_size, //
 };
 use crate::{
     kernel_ext::balloon_page::{
@@ -256,7 +259,7 @@ impl Requests {
 pub(super) fn push_page(request: &mut Request, page: &BalloonPage) {
     let first = first_balloon_pfn(page).unwrap_or(0);
 
-    for pfn in (first..).take(PER_PAGE) {
+    for pfn in page_size::numbers(first, PER_PAGE) {
         // Never full: the pages of a request are at most `REQUEST_PAGES`.
         let _ = request.push(Le32::from_cpu(pfn));
     }
@@ -275,7 +278,7 @@ pub(super) fn name_own_pages(request: &mut Request) {
 
 /// Number of the first balloon page in `page`.
 fn first_balloon_pfn(page: &BalloonPage) -> Option<u32> {
-    u32::try_from(page.pfn().checked_mul(PER_PAGE)?).ok()
+    page_size::first_number(page.pfn(), PER_PAGE)
 }
 
 /// Whether the device can be told of `page`.
