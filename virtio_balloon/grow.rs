@@ -218,8 +218,9 @@ impl Source {
 }
 
 impl<'a> Engine<'a> {
-    /// Allocates up to `want` pages and starts their inflation.
-    pub(super) fn grow(&self, source: &mut Source, want: usize, target: usize) -> Next {
+    /// Allocates pages for a balloon that holds `held`, less than `target`, and starts their
+    /// inflation.
+    pub(super) fn grow(&self, source: &mut Source, held: usize, target: usize) -> Next {
         if self.shared.is_paused() {
             return Next::Wait(None);
         }
@@ -227,12 +228,12 @@ impl<'a> Engine<'a> {
             return Next::Wait(Some(left));
         }
         self.growing.store(true, Relaxed);
-        let supply = source.fill(want);
+        let supply = source.fill(target - held);
         self.growing.store(false, Relaxed);
         match supply {
             Supply::Some => source.relax(),
             Supply::Searching => return Next::Step,
-            Supply::None => return self.go_without(source, target),
+            Supply::None => return self.go_without(source, held, target),
         }
 
         let mut st = self.state.lock();
@@ -246,15 +247,14 @@ impl<'a> Engine<'a> {
         Next::Step
     }
 
-    /// There are no pages to get on the way to `target`: waits, and says so once.
-    fn go_without(&self, source: &mut Source, target: usize) -> Next {
+    /// There are no pages to get on the way from `held` to `target`: waits, and says so once.
+    fn go_without(&self, source: &mut Source, held: usize, target: usize) -> Next {
         source.backoff.fail();
         self.figures().alloc_failures.add(1);
         if source.backoff.may_say() {
             dev_info!(
                 self.dev,
-                "memory is short: holding {} of {target} pages, will go on trying\n",
-                self.figures().held.get()
+                "memory is short: holding {held} of {target} pages, will go on trying\n"
             );
         }
         Next::Wait(source.backoff.left())

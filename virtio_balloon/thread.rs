@@ -146,16 +146,15 @@ impl<'a> Engine<'a> {
         if !st.requests.has_idle() {
             return Next::Wait(None);
         }
-        let want = target - held;
         // Compaction may take a while, in which nobody should wait to hear from us.
-        if worker.source.compacts_next(want) {
+        if worker.source.compacts_next(target - held) {
             if st.requests.sent() > 0 {
                 return Next::Wait(None);
             }
             self.tell_actual(&mut st);
         }
         drop(st);
-        self.grow(&mut worker.source, want, target)
+        self.grow(&mut worker.source, held, target)
     }
 
     /// Mentions in the log, once, that the device has not answered for long.
