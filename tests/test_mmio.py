@@ -1,7 +1,8 @@
 """The kernel's own virtio drivers on devices behind virtio-mmio: modern and legacy, of the module's parameter, of ACPI or of a device tree,
 and that parameter.
 
-Each test runs with our modules, and in `make test-long` with every mixture of ours and C's below the drivers, C's alone being the control.
+Each test runs with our modules, devices are used with our transport on rings and core of either kind, and in `make test-long` with every
+mixture of ours and C's below the drivers, C's alone being the control.
 """
 
 from __future__ import annotations
@@ -26,17 +27,32 @@ UNCALIBRATED = ["tsc_early_khz=2000000"] if facts().accel == "tcg" else []
 BELOW = ("virtio_mmio", "virtio_ring", "virtio")
 """The modules below the drivers: transport, rings, core."""
 
-LAYERS = [
-    pytest.param(frozenset(ours), id="-".join(ours) or "c", marks=() if len(ours) == len(BELOW) else pytest.mark.long)
-    for count in range(len(BELOW), -1, -1) for ours in itertools.combinations(BELOW, count)
-]
+MIXTURES = [frozenset(ours) for count in range(len(BELOW), -1, -1) for ours in itertools.combinations(BELOW, count)]
 """Which of them are ours."""
 
+EVERYDAY = {
+    (frozenset({"virtio_mmio"}), "parameter", False),
+    (frozenset({"virtio_mmio", "virtio_ring"}), "parameter", True),
+    (frozenset({"virtio_mmio", "virtio"}), "acpi", False),
+}
+"""Mixtures that are not left to `make test-long`, with `how` and `legacy`."""
+
+
+def mixture_id(ours: frozenset[str]) -> str:
+    """What a mixture is called in the names of tests."""
+    return "-".join(name for name in BELOW if name in ours) or "c"
+
+
+LAYERS = [pytest.param(ours, id=mixture_id(ours), marks=() if len(ours) == len(BELOW) else pytest.mark.long) for ours in MIXTURES]
+
 WAYS = [
-    pytest.param(how, legacy, id=f"{how}-{'legacy' if legacy else 'modern'}", marks=pytest.mark.long if how == "acpi" and legacy else ())
-    for how in MACHINES for legacy in (False, True)
+    pytest.param(
+        ours, how, legacy, id=f"{mixture_id(ours)}-{how}-{'legacy' if legacy else 'modern'}",
+        marks=() if (ours, how, legacy) in EVERYDAY or (len(ours) == len(BELOW) and not (how == "acpi" and legacy)) else pytest.mark.long,
+    )
+    for ours in MIXTURES for how in MACHINES for legacy in (False, True)
 ]
-"""Who tells the kernel of the devices, and which ones they are."""
+"""Mixtures, who tells the kernel of the devices, and which ones they are."""
 
 PLACES = {"parameter": "/virtio-mmio-cmdline/", "acpi": "/LNRO0005:", "tree": ".virtio_mmio/"}
 """What the path of a device in sysfs shows of that."""
@@ -56,8 +72,7 @@ def boot(guests: Factory, ours: frozenset[str], how: str, legacy: bool, **option
     return guests(rust=ours, **{**settings, **options}).start()
 
 
-@pytest.mark.parametrize(("how", "legacy"), WAYS)
-@pytest.mark.parametrize("ours", LAYERS)
+@pytest.mark.parametrize(("ours", "how", "legacy"), WAYS)
 def test_devices(guests: Factory, ours: frozenset[str], how: str, legacy: bool, tmp_path: Path) -> None:
     """If this fails a disk, network interface, serial port, random number generator or balloon does not work, or not after its driver came back."""
     rings = LEGACY if legacy else MODERN
