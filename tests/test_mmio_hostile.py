@@ -17,11 +17,9 @@ from pathlib import Path
 
 import pytest
 from lab.guest import Guest
+from test_ring import KERNEL
 
 Factory = Callable[..., Guest]
-
-KERNEL = "full"
-"""Debian's kernel has no parameter `device`."""
 
 SIZE = 1 << 20
 RNG, NET = 4, 1
