@@ -27,6 +27,9 @@ RINGS = [pytest.param("rust"), *(pytest.param(name, marks=pytest.mark.long) for 
 BITS = {"indirect_desc": 28, "event_idx": 29, "iommu_platform": 33, "packed": 34, "in_order": 35}
 """The features of `Ring` by their numbers in the specification."""
 
+CPUS = {"x86_64": 1, "aarch64": 2}[facts().kernels[KERNEL].arch]
+"""Two where the order of accesses to a ring takes instructions of its own."""
+
 MODULES = ("virtio_blk", "virtio_net", "virtio_console", "virtio_rng")
 PROGRAMS = {f"/bin/{name}": facts().programs / name for name in ("blkcheck", "netcheck")}
 DISK_MIB = 4
@@ -173,7 +176,7 @@ def boot(guests: Factory, ring: str, **options: object) -> Guest:
     """A started guest without swap, with one of `LAYERS` below the drivers; the balloon driver is as the ring."""
     driver = "rust" if "virtio_ring" in LAYERS[ring] else "c"
     settings = {
-        "kernel": KERNEL, "rust": LAYERS[ring], "driver": driver, "swap_mib": 0, "files": PROGRAMS, "memory_mib": 512, "modules": MODULES,
+        "kernel": KERNEL, "rust": LAYERS[ring], "driver": driver, "swap_mib": 0, "files": PROGRAMS, "memory_mib": 512, "modules": MODULES, "cpus": CPUS,
     }
     return guests(**{**settings, **options}).start()
 
