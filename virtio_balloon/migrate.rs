@@ -52,8 +52,8 @@ impl<'a> Engine<'a> {
     ///
     /// # Errors
     ///
-    /// `EAGAIN` if there is too much else to do, or the balloon is not to be touched now; `EBUSY` if
-    /// it is growing.
+    /// `EAGAIN` if there is too much else to do, or the balloon is not to be touched now; `EBUSY`
+    /// if it is growing.
     fn migrate_in(&self, new: BalloonPage) -> Result {
         let mut st = self.state.try_lock().ok_or(EAGAIN)?;
 
