@@ -1,8 +1,9 @@
-"""The conformance tables name files, functions and tests that exist, and leave no rule out."""
+"""The pages can be built, and the conformance tables name files, functions and tests that exist, and leave no rule out."""
 
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,16 @@ def test_walk_through_a_driver() -> None:
     for path, names in {"virtio_balloon/layout.rs": re.findall(r"^  (pub.* const .*;)$", text, re.MULTILINE)}.items():
         assert len(names) == 2
         assert all(line in (ROOT / path).read_text().splitlines() for line in names)
+
+
+def test_pages(tmp_path: Path) -> None:
+    """If this fails a page has a mistake that building the kernel's documentation complains of, no list has it, or one that it names is not there."""
+    source = ROOT / "Documentation"
+    command = ["sphinx-build", "-q", "-n", "-W", "--keep-going", "-C", "-D", "master_doc=index", "-b", "dummy", "-d", tmp_path / "trees", source, tmp_path / "out"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    pages = [*source.glob("*.rst"), ROOT / "README.md"]
+    assert len(pages) > 15
+    for page in pages:
+        missing = [name for name in re.findall(r"\b[a-z-]+\.rst\b", page.read_text()) if not (source / name).exists()]
+        assert not missing, f"{page.name} names {missing}"
