@@ -98,7 +98,12 @@ mod tests {
         for compaction in [true, false] {
             let mut ladder = Ladder::new(3);
 
-            for rung in [Rung::Block(3), Rung::Compaction(3), Rung::Block(2), Rung::Block(1)] {
+            for rung in [
+                Rung::Block(3),
+                Rung::Compaction(3),
+                Rung::Block(2),
+                Rung::Block(1),
+            ] {
                 if rung != Rung::Compaction(3) || compaction {
                     assert_eq!(ladder.rung(100), rung);
                     assert!(ladder.step_down(rung, compaction));
