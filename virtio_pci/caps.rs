@@ -99,7 +99,6 @@ const CONFIG_SPACE: usize = 256;
 pub(crate) struct Capability {
     at: usize,
     bytes: u8,
-    kind: u8,
     bar: u8,
     id: u8,
     offset: [u32; 2],
@@ -107,31 +106,30 @@ pub(crate) struct Capability {
 }
 
 impl Capability {
-    /// Reads the one at `at`; `word` reads 32 bits of the configuration space.
-    pub(crate) fn read(at: usize, word: impl Fn(usize) -> u32) -> Self {
-        let [_, _, bytes, kind] = word(at).to_le_bytes();
+    /// Reads the one at `at`, if it is for structures of this kind; `word` reads 32 bits of the
+    /// configuration space, which takes a device some time.
+    pub(crate) fn read(at: usize, kind: Kind, word: impl Fn(usize) -> u32) -> Option<Self> {
+        let [_, _, bytes, number] = word(at).to_le_bytes();
+
+        // CAST: The numbers are those of the specification.
+        if number != kind as u8 {
+            return None;
+        }
         let [bar, id, ..] = word(at + 4).to_le_bytes();
         let later = |after, offset| match bytes >= after {
             true => word(at + offset),
             false => 0,
         };
 
-        Self {
+        Some(Self {
             at,
             bytes,
-            kind,
             bar,
             id,
             // The word at 16 is the multiplier of the one kind and half of an offset in the other.
             offset: [word(at + 8), later(20, 16)],
             length: [word(at + 12), later(24, 20)],
-        }
-    }
-
-    /// Tells whether it is for structures of this kind.
-    pub(crate) fn is(&self, kind: Kind) -> bool {
-        // CAST: The numbers are those of the specification.
-        self.kind == kind as u8
+        })
     }
 
     /// Which BAR its structure is in; above 5 there is none.
@@ -209,25 +207,24 @@ mod tests {
     };
 
     /// A capability of five or six words.
-    fn capability(bytes: u8, kind: u8, bar: u8, id: u8, words: [u32; 4]) -> Capability {
+    fn capability(bytes: u8, kind: Kind, bar: u8, id: u8, words: [u32; 4]) -> Capability {
         let head = [
-            u32::from_le_bytes([9, 0, bytes, kind]),
+            u32::from_le_bytes([9, 0, bytes, kind as u8]),
             u32::from_le_bytes([bar, id, 0, 0]),
         ];
         let all: Vec<u32> = head.into_iter().chain(words).collect();
 
-        Capability::read(AT, |at| all[(at - AT) / 4])
+        Capability::read(AT, kind, |at| all[(at - AT) / 4]).unwrap()
     }
 
     fn common(offset: u32, length: u32) -> Capability {
-        capability(16, 1, 4, 0, [offset, length, !0, !0])
+        capability(16, Kind::Common, 4, 0, [offset, length, !0, !0])
     }
 
     #[test]
     fn a_good_one_is_taken() {
         let good = common(0x1000, 0x1000);
 
-        assert!(good.is(Kind::Common) && !good.is(Kind::Notify));
         assert_eq!(
             good.place(COMMON, 0x4000),
             Ok(Place {
@@ -240,19 +237,23 @@ mod tests {
     }
 
     #[test]
-    fn reserved_kinds_are_none() {
-        for kind in [0, 5, 6, 7, 9, 10, 255] {
-            let other = capability(16, kind, 4, 0, [0; 4]);
+    fn other_kinds_are_looked_at_no_further() {
+        let known = [
+            Kind::Common,
+            Kind::Notify,
+            Kind::Isr,
+            Kind::Device,
+            Kind::SharedMemory,
+        ];
 
-            for known in [
-                Kind::Common,
-                Kind::Notify,
-                Kind::Isr,
-                Kind::Device,
-                Kind::SharedMemory,
-            ] {
-                assert!(!other.is(known));
-            }
+        for (number, kind) in (0..=255).flat_map(|number| known.map(|kind| (number, kind))) {
+            let found = Capability::read(AT, kind, |at| match at {
+                AT => u32::from_le_bytes([9, 0, 16, number]),
+                _ if number == kind as u8 => 0,
+                _ => panic!("{number} is not {kind:?}"),
+            });
+
+            assert_eq!(found.is_some(), number == kind as u8);
         }
     }
 
@@ -281,9 +282,9 @@ mod tests {
 
     #[test]
     fn truncated() {
-        let short = capability(15, 1, 4, 0, [0, 64, 0, 0]);
-        let long = capability(255, 1, 4, 0, [0, 64, 0, 0]);
-        let padded = capability(64, 1, 4, 0, [0, 64, 0, 0]);
+        let short = capability(15, Kind::Common, 4, 0, [0, 64, 0, 0]);
+        let long = capability(255, Kind::Common, 4, 0, [0, 64, 0, 0]);
+        let padded = capability(64, Kind::Common, 4, 0, [0, 64, 0, 0]);
         let notify = Need {
             kind: Kind::Notify,
             min: 2,
@@ -294,7 +295,7 @@ mod tests {
         assert_eq!(long.place(COMMON, 0x2000), Err(Mistake::Truncated));
         assert!(padded.place(COMMON, 0x2000).is_ok());
         assert_eq!(
-            capability(16, 2, 4, 0, [0, 64, 4, 0]).place(notify, 0x2000),
+            capability(16, Kind::Notify, 4, 0, [0, 64, 4, 0]).place(notify, 0x2000),
             Err(Mistake::Truncated),
             "no multiplier"
         );
@@ -307,7 +308,7 @@ mod tests {
             min: 1,
             align: 1,
         };
-        let region = capability(24, 8, 2, 7, [0x1000, 0x2000, 1, 2]);
+        let region = capability(24, Kind::SharedMemory, 2, 7, [0x1000, 0x2000, 1, 2]);
 
         assert_eq!(region.id(), 7);
         assert_eq!(
@@ -320,12 +321,12 @@ mod tests {
         );
         assert_eq!(region.place(need, 0x3_0000_2fff), Err(Mistake::OutsideBar));
         assert_eq!(
-            capability(24, 8, 2, 7, [!0; 4]).place(need, u64::MAX),
+            capability(24, Kind::SharedMemory, 2, 7, [!0; 4]).place(need, u64::MAX),
             Err(Mistake::OutsideBar),
             "overflow"
         );
         assert_eq!(
-            capability(20, 8, 2, 7, [0, 1, 0, 0]).place(need, u64::MAX),
+            capability(20, Kind::SharedMemory, 2, 7, [0, 1, 0, 0]).place(need, u64::MAX),
             Err(Mistake::Truncated)
         );
     }

@@ -92,9 +92,7 @@ fn capabilities(pci: &pci::Device<Bound>, kind: Kind) -> impl Iterator<Item = Ca
     // What cannot be read is as if there was no device.
     let word = move |at| space.try_read32(at).unwrap_or(u32::MAX);
 
-    pci_cap::vendor_specific(pci)
-        .map(move |at| Capability::read(at, word))
-        .filter(move |capability| capability.is(kind))
+    pci_cap::vendor_specific(pci).filter_map(move |at| Capability::read(at, kind, word))
 }
 
 /// Where a structure is; if its capability makes no sense, nowhere, which is logged.
