@@ -2,8 +2,8 @@
 
 //! Administration of virtual functions by the physical one (Virtio 1.4, 2.12).
 //!
-//! `layout.rs` has what commands look like, `command.rs` one of them in memory, `queue.rs` sends
-//! them. This file knows what the device can do and judges its answers; `legacy.rs` and `parts.rs`
+//! `layout.rs` and `legacy_layout.rs` have what commands look like, `command.rs` one of them in
+//! memory, `queue.rs` sends them. This file knows what the device can do and judges its answers; `legacy.rs` and `parts.rs`
 //! make commands of what others want, which is what `exports.rs` passes on. `owners.rs` finds the
 //! [`Admin`] of a virtual function, `lease.rs` gives it the virtqueue while there is one.
 //!
@@ -13,15 +13,13 @@
 #![deny(unsafe_code)]
 
 mod command;
-#[cfg_attr(
-    not(CONFIG_VIRTIO_PCI_ADMIN_LEGACY),
-    allow(dead_code, reason = "has what `legacy.rs` needs, too")
-)]
 pub(crate) mod layout;
 #[allow(unsafe_code, reason = "has the queue for a time")]
 mod lease;
 #[cfg(CONFIG_VIRTIO_PCI_ADMIN_LEGACY)]
 mod legacy;
+#[cfg(CONFIG_VIRTIO_PCI_ADMIN_LEGACY)]
+pub(crate) mod legacy_layout;
 mod objects;
 #[allow(unsafe_code, reason = "has a global lock")]
 mod owners;

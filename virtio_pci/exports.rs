@@ -217,9 +217,9 @@ mod legacy {
     use super::*;
     use crate::{
         kernel_ext::pci_io,
-        pci::admin::layout::{
-            Holder,
-            Opcode, //
+        pci::admin::{
+            layout::Opcode,
+            legacy_layout::Holder, //
         },
     };
 

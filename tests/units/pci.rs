@@ -8,6 +8,8 @@
 mod pci {
     #[path = "admin/layout.rs"]
     pub mod admin_layout;
+    #[path = "admin/legacy_layout.rs"]
+    pub mod admin_legacy_layout;
     #[path = "admin/objects.rs"]
     pub mod admin_objects;
     pub mod caps;

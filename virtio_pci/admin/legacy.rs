@@ -7,13 +7,15 @@
 use super::{
     command::Command,
     layout::{
-        self,
-        Holder,
-        Notification,
-        NotifyInfo,
         Opcode,
         Opcodes,
         Target, //
+    },
+    legacy_layout::{
+        self,
+        Holder,
+        Notification,
+        NotifyInfo, //
     },
     Admin, //
 };
@@ -47,7 +49,7 @@ impl Admin {
         if bytes.is_empty() {
             return Err(EINVAL);
         }
-        let head = layout::legacy_write(offset);
+        let head = legacy_layout::legacy_write(offset);
         // Its length says how much is written.
         let command = Command::new(opcode, Target::Function(member), &[&head, bytes], 0)?;
 
@@ -69,7 +71,7 @@ impl Admin {
         if bytes.is_empty() {
             return Err(EINVAL);
         }
-        let head = layout::legacy_read(offset);
+        let head = legacy_layout::legacy_read(offset);
         // The length of the result says how much is read.
         let command = Command::new(opcode, Target::Function(member), &[&head], bytes.len())?;
 
@@ -96,6 +98,6 @@ impl Admin {
         )?;
 
         self.run(command)?.copy_result(info.as_flattened_mut());
-        layout::notification(&info, holder, bar_len).ok_or(ENOENT)
+        legacy_layout::notification(&info, holder, bar_len).ok_or(ENOENT)
     }
 }
