@@ -79,9 +79,10 @@ def total_kib(guest: Guest) -> int:
 
 
 def settle(guest: Guest, mib: float, total: int, timeout: float = 60) -> None:
-    """Waits until the balloon has reached `mib` MiB, and checks the books."""
+    """Waits until the balloon has reached `mib` MiB, and compaction has moved all pages that it wants to, and checks the books."""
     pages = int(mib * MIB)
     guest.wait_actual(pages, timeout)
+    guest.wait_for(lambda: Books.read(guest).in_flight == 0, timeout, "requests are under way without an end")
     Books.read(guest).check(guest, pages, total)
 
 
