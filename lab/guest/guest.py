@@ -283,6 +283,29 @@ class Guest(Shell):
             trace.read(self._trace_path(number), start, end, traffic)
         return traffic
 
+    # Other kernels, or none
+
+    def restart(self, script: str, timeout: float = 120) -> None:
+        """Runs a script that makes another kernel begin in the same QEMU process, and waits until that one can run scripts.
+
+        Raises ScriptFailed when the script ends instead; else as `run()`.
+        """
+        self._send(script)
+        number = self._requests
+        message = self._wait(
+            lambda message: isinstance(message, Ready) or (isinstance(message, Answer) and message.number == number), timeout, "did not boot", script,
+        )
+        self._pending = None
+        self.check()
+        if isinstance(message, Answer):
+            raise ScriptFailed(self._describe(f"script ended with status {message.status} instead of the kernel", script, message.output))
+
+    def power_off(self, timeout: float = 60) -> None:
+        """Switches the guest off as a shutdown does in the end, whatever runs in it. Raises as `run()`."""
+        self._send("poweroff -f; sleep 1000")
+        self._sleep(timeout)
+        self._pending = None
+
     # Sleep
 
     def hibernate(self, mode: str | None = None, timeout: float = 120) -> Result | None:
