@@ -35,6 +35,7 @@ INTERFACES = (LEGACY, f"{TRANSITIONAL},vectors=0", f"{LEGACY},vectors=0", f"{MOD
 RINGS = [Ring(event_idx=event_idx, indirect_desc=indirect) for event_idx in (True, False) for indirect in (True, False)]
 BALLOON = f"virtio-balloon-pci,ioeventfd=off,{LEGACY}"
 VERSION_1 = 32
+DRIVER = "/sys/bus/pci/drivers/virtio-pci"
 
 
 def boot(guests: Factory, ours: frozenset[str], **options: object) -> Guest:
@@ -54,10 +55,14 @@ def count_modern(guest: Guest) -> int:
 def unbind_in_use(guest: Guest, disk: str) -> None:
     """Takes the driver away from a disk under load, and gives it back."""
     slot = guest.run(f"basename $(readlink -f /sys/block/{disk}/device/..)").out.strip()
-    driver = "/sys/bus/pci/drivers/virtio-pci"
-    guest.run(f"(blkcheck /dev/{disk} 8 100000 1 >/tmp/load 2>&1; echo ended >>/tmp/load) & sleep 0.5; echo {slot} >{driver}/unbind; wait")
+    guest.run(f"(blkcheck /dev/{disk} 8 100000 1 >/tmp/load 2>&1; echo ended >>/tmp/load) & sleep 0.5; echo {slot} >{DRIVER}/unbind; wait")
     assert guest.run("cat /tmp/load").out.endswith("ended\n"), "requests of a disk that has gone are not finished"
-    guest.run(f"echo {slot} >{driver}/bind; blkcheck /dev/{disk} 4 10 2")
+    guest.run(f"echo {slot} >{DRIVER}/bind; blkcheck /dev/{disk} 4 10 2")
+
+
+def net(guest: Guest, number: int) -> str:
+    """The network interface with a number, as it is called now."""
+    return guest.run(f"basename $(dirname $(grep -l 52:54:00:00:00:{number:02x} /sys/class/net/eth*/address))").out.strip()
 
 
 @pytest.mark.parametrize(("machine", "forced"), [

@@ -1,0 +1,168 @@
+"""Devices on PCI that are reset by their bus, and kernels that go, while disks, networks and balloon are used.
+
+Each test runs with our modules; in `make test-long` also with our transport alone, and with C's, the control. What becomes of a
+driver that does not hear of a reset by the bus is the same with all of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from balloon_books import settle, total_kib
+from lab.guest import Guest, facts, initramfs
+from test_pci import ALL_OURS, DRIVER, INTERFACES, KERNEL, LAYERS, PORTS, RINGS, boot, net
+from test_ring import MODULES, PROGRAMS, Devices, Ring
+
+Factory = Callable[..., Guest]
+
+LOADED_ABOVE_4G = 1 << 1
+"""In `xloadflags` of a kernel's setup header, at 0x236 (Documentation/arch/x86/boot.rst)."""
+
+DRIVER_OK = 4
+STATUS = re.compile(r"virtio_set_status vdev (\w+) val (\d+)$", re.MULTILINE)
+
+
+RESETS = f"""
+for disk in vda vdb vdc vdd; do
+    blkcheck /dev/$disk 4 80 1 >/tmp/$disk 2>&1 &
+done
+reset() {{
+    count=0
+    while pidof blkcheck >/dev/null && echo 1 >$1/reset; do
+        count=$((count + 1))
+        usleep 50000
+    done
+    echo $count
+}}
+for device in {DRIVER}/0000:*; do
+    reset $device &
+done
+wait
+"""
+"""Uses all disks while each device is reset again and again; says how often each was."""
+
+
+def in_ports(tmp_path: Path) -> list[str]:
+    """QEMU's options for a disk with each of the interfaces, half of them with packed rings, and two connected networks: each in a
+    root port of its own, where it can be reset by its function."""
+    options = ["-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"]
+    for number, interface in enumerate(PORTS):
+        path = tmp_path / f"disk{number}"
+        path.write_bytes(bytes(4 << 20))
+        properties = "".join(f",{name}={'on' if value is True else value}" for name, value in interface.items())
+        # A legacy device has no packed rings.
+        packed = ",packed=on" if number >= 2 else ""
+        options += ["-device", f"pcie-root-port,id=slot{number},chassis={number + 10},slot={number + 10}"]
+        options += ["-blockdev", f"driver=raw,node-name=drive{number},file.driver=file,file.filename={path},cache.direct=off,cache.no-flush=on"]
+        options += ["-device", f"virtio-blk-pci,id=disk{number},bus=slot{number},drive=drive{number},serial=disk{number}{properties}{packed}"]
+    for number in range(2):
+        options += ["-device", f"pcie-root-port,id=port1{number},chassis={number + 20},slot={number + 20}"]
+        options += ["-netdev", f"hubport,id=net{number},hubid=0"]
+        options += ["-device", f"virtio-net-pci,bus=port1{number},netdev=net{number},mac=52:54:00:00:00:{number:02x},disable-legacy=on"]
+    return options
+
+
+def operations(guest: Guest) -> dict[str, tuple[int, int]]:
+    """How many reads and writes of each disk QEMU has done."""
+    found = {}
+    for entry in guest.qmp("query-blockstats"):
+        stats = entry["stats"]
+        found[entry["qdev"].split("/")[3]] = (stats["rd_operations"], stats["wr_operations"])
+    return found
+
+
+def requests(guest: Guest) -> dict[str, tuple[int, int]]:
+    """How many of them the guest's kernel has seen finished."""
+    lines = guest.run("for disk in /sys/block/vd*; do echo $(cat $disk/serial) $(cat $disk/stat); done").out.splitlines()
+    return {words[0]: (int(words[1]), int(words[5])) for words in (line.split() for line in lines)}
+
+
+def more(after: dict[str, tuple[int, int]], before: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+    """What came between two counts."""
+    return {disk: (after[disk][0] - before[disk][0], after[disk][1] - before[disk][1]) for disk in before}
+
+
+@pytest.mark.parametrize("ours", LAYERS)
+def test_function_level_reset(guests: Factory, ours: frozenset[str], tmp_path: Path) -> None:
+    """If this fails a disk or a balloon in use does not outlive resets of its function, or requests are lost or done twice."""
+    guest = boot(guests, ours, driver="rust", balloon="virtio-balloon-pci,ioeventfd=off", root_port=True, qemu_options=in_ports(tmp_path))
+    guest.run(f"modprobe virtio_blk; for device in {DRIVER}/0000:*; do echo flr >$device/reset_method; done")
+    total = total_kib(guest)
+    before = operations(guest), requests(guest)
+    for target in (160, 20):
+        guest.set_target(target)
+        resets = guest.run(RESETS, timeout=180).out.split()
+        assert len(resets) >= len(PORTS) + 1 and all(int(count) >= 5 for count in resets), f"too few: {resets}"
+        assert guest.run("cat /tmp/vd?").out.count(" requests\n") == len(PORTS), guest.run("cat /tmp/vd?").out
+        settle(guest, target, total)
+    done, seen = more(operations(guest), before[0]), more(requests(guest), before[1])
+    print(resets, done)
+    assert done == seen and len(done) == len(PORTS)
+
+
+@pytest.mark.parametrize("ours", LAYERS)
+def test_reset_unheard(guests: Factory, ours: frozenset[str], tmp_path: Path) -> None:
+    """If this fails a reset by the bus of a network interface in use hangs the machine, or for good: `virtio_net` has no part in such
+    resets, so that it is dead until it is bound again. With C it is, too."""
+    guest = boot(guests, ours, balloon=False, driver=None, qemu_options=in_ports(tmp_path))
+    guest.run("modprobe virtio_net")
+    ends = " ".join(net(guest, number) for number in range(2))
+    end = ends.partition(" ")[0]
+    slot = guest.run(f"basename $(readlink -f /sys/class/net/{end}/device/..)").out.strip()
+    guest.run(f"for end in {ends}; do ip link set $end up; done; netcheck {ends} 200 1")
+    guest.run(
+        f"(netcheck {ends} 10000000 2 >/tmp/load 2>&1; echo ended >>/tmp/load) & sleep 1; "
+        f"echo flr >{DRIVER}/{slot}/reset_method; echo 1 >{DRIVER}/{slot}/reset; wait", timeout=90,
+    )
+    assert "a frame is missing" in guest.run("cat /tmp/load").out
+    guest.run(f"echo {slot} >{DRIVER}/unbind; echo {slot} >{DRIVER}/bind; ip link set {end} up; netcheck {ends} 200 3")
+
+
+def loadable(image: Path) -> bytes:
+    """A kernel as kexec_file_load(2) takes it: one that says that it can be anywhere. The lab's are not relocatable, but they come
+    compressed, and what unpacks them can be, and moves itself to where it should."""
+    data = bytearray(image.read_bytes())
+    data[0x236] |= LOADED_ABOVE_4G
+    return bytes(data)
+
+
+def load_everything(guest: Guest) -> None:
+    """Starts programs that use disks and networks, and do not end."""
+    guest.run("for disk in vda vdb; do blkcheck /dev/$disk 4 10000000 1 >/dev/null 2>&1 & done; netcheck eth0 eth1 10000000 1 >/dev/null 2>&1 & sleep 0.5")
+
+
+def statuses(guest: Guest) -> set[int]:
+    """What was written to the status of each of QEMU's virtio devices last."""
+    return {int(status) for status in dict(STATUS.findall(guest.qemu.trace.read_text())).values()}
+
+
+@pytest.mark.parametrize("machine", ["q35", pytest.param("pc", marks=pytest.mark.long)])
+@pytest.mark.parametrize("ours", LAYERS)
+def test_kexec(guests: Factory, ours: frozenset[str], machine: str, tmp_path: Path) -> None:
+    """If this fails a kernel that was started by kexec finds devices that still write to its memory, or that do not work; or a machine
+    whose devices are used cannot be switched off."""
+    devices = Devices(tmp_path, "pci", INTERFACES)
+    devices.disks(RINGS)
+    devices.nets([*RINGS, Ring(), Ring()])
+    source = initramfs.ModuleSource(facts().kernels[KERNEL], facts().out[KERNEL], frozenset({*ours, *({"virtio_balloon"} if ours else ())}))
+    initrd = initramfs.build(source, ["virtio_pci", "virtio_balloon", *MODULES], {path: program.read_bytes() for path, program in PROGRAMS.items()})
+    guest = boot(
+        guests, ours, machine=machine, memory_mib=768, qemu_options=devices.options,
+        files={**PROGRAMS, "/bin/kexec": facts().programs / "kexec", "/lab/kernel": loadable(facts().kernels[KERNEL].image), "/lab/initrd": initrd},
+    )
+    devices.check(guest)
+    guest.inflate(64)
+    assert all(status & DRIVER_OK for status in statuses(guest))
+    load_everything(guest)
+    guest.restart('kexec /lab/kernel /lab/initrd "$(sed "s/lab.load=[^ ]*//; s/lab.late=[^ ]*//" /proc/cmdline)"')
+    assert guest.run("grep -c ^virtio /proc/modules", check=False).out == "0\n"
+    assert statuses(guest) == {0}, "a device was not reset before the other kernel began"
+    guest.run("modprobe virtio_pci; modprobe virtio_balloon")
+    guest.wait_actual(64 * 256)
+    devices.check(guest)
+    guest.inflate(0)
+    load_everything(guest)
+    guest.power_off()
