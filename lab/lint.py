@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from lab import buildroot, enter, kernels, modules, paths
 from lab.kernels import Kernel
 from lab.progress import Steps
 
 LOG = paths.BUILD / "logs" / "lint.log"
-STEPS = 5 + 2 * kernels.STEPS
+STEPS = 6 + 2 * kernels.STEPS
+WITHOUT = ("CONFIG_PCI_IOV", "CONFIG_VIRTIO_PCI_LEGACY", "CONFIG_VIRTIO_PCI_ADMIN_LEGACY")
+"""Options that all kernels of the lab have, and others may lack."""
 
 
 def check(steps: Steps) -> None:
@@ -21,6 +25,7 @@ def check(steps: Steps) -> None:
     # Debian's kernel has the rings built in, so that not all modules are made for it.
     for kernel in (kernel, kernels.prepare("full", steps)):
         _clippy(steps, kernel)
+    _clippy_without(steps, kernel)
 
 
 def rustfmt(steps: Steps) -> None:
@@ -46,6 +51,16 @@ def _clippy(steps: Steps, kernel: Kernel) -> None:
     for folder, name in ((paths.CHECKOUT, "clippy"), (modules.TEST_MODULES, "clippy-tests")):
         if folder.is_dir():
             modules.make(step, kernel, folder, paths.BUILD / f"{name}-{kernel.name}", ("CLIPPY=1", "KRUSTFLAGS=-Dwarnings"), LOG)
+    step.done("no complaints")
+
+
+def _clippy_without(steps: Steps, kernel: Kernel) -> None:
+    """Checks the modules as for a kernel like this one without some options: what they have instead, and that it needs nothing else."""
+    step = steps.begin(f"clippy for `{kernel.name}` without options")
+    shadow = paths.inside(paths.BUILD / "kernel-without")
+    step.run(enter.command(buildroot.root(), ["sh", "/src/lab/steps/without.sh", kernel.build, shadow, *WITHOUT]), LOG, "preparing")
+    fewer = replace(kernel, name=f"{kernel.name}-without", build=shadow)
+    modules.make(step, fewer, paths.CHECKOUT, paths.BUILD / f"clippy-{fewer.name}", ("CLIPPY=1", "KRUSTFLAGS=-Dwarnings"), LOG)
     step.done("no complaints")
 
 
