@@ -5,6 +5,7 @@ Each test runs with our modules; in `make test-long` also with C's, the control,
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,13 @@ LAYERS = [
     *(pytest.param(frozenset(ours), id=name, marks=pytest.mark.long) for name, ours in {"rust-pci": {"virtio_pci"}, "c": set()}.items()),
 ]
 """Which modules are ours."""
+
+MATRIX = [
+    pytest.param(ours, id="-".join(sorted(ours)) or "c", marks=[] if "virtio_pci" in ours and ours != ALL_OURS else pytest.mark.long)
+    for size in range(len(ALL_OURS) + 1) for ours in map(frozenset, itertools.combinations(sorted(ALL_OURS), size))
+]
+"""Each way to choose from transport, core and rings. All else runs with all of ours every day; those with our transport and another one
+of C's are here."""
 
 LEGACY, MODERN, TRANSITIONAL = "disable-legacy=off,disable-modern=on", "disable-legacy=on", "disable-legacy=off"
 FORCED = "virtio_pci.force_legacy=1"
@@ -65,6 +73,18 @@ def net(guest: Guest, number: int) -> str:
     return guest.run(f"basename $(dirname $(grep -l 52:54:00:00:00:{number:02x} /sys/class/net/eth*/address))").out.strip()
 
 
+def unbind_net_in_use(guest: Guest, number: int) -> None:
+    """The same for a network interface that is connected with the one that has the next number or the one before."""
+    end, other = net(guest, number), net(guest, number ^ 1)
+    slot = guest.run(f"basename $(readlink -f /sys/class/net/{end}/device/..)").out.strip()
+    guest.run(f"(netcheck {end} {other} 10000000 1 >/tmp/load 2>&1; echo ended >>/tmp/load) & sleep 0.5; echo {slot} >{DRIVER}/unbind; wait")
+    load = guest.run("cat /tmp/load").out
+    assert load.startswith("netcheck: ") and load.endswith("ended\n"), "a program should hear that the interface has gone"
+    guest.run(f"echo {slot} >{DRIVER}/bind")
+    end = net(guest, number)
+    guest.run(f"ip link set {end} up; netcheck {end} {other} 300 2")
+
+
 @pytest.mark.parametrize(("machine", "forced"), [
     pytest.param("pc", True, id="pc-forced"), pytest.param("pc", False, id="pc", marks=pytest.mark.long),
     pytest.param("q35", True, id="q35-forced", marks=pytest.mark.long), pytest.param("q35", False, id="q35", marks=pytest.mark.long),
@@ -72,7 +92,8 @@ def net(guest: Guest, number: int) -> str:
 @pytest.mark.parametrize("ours", LAYERS)
 def test_devices(guests: Factory, ours: frozenset[str], machine: str, forced: bool, tmp_path: Path) -> None:
     """If this fails a disk, network interface, serial port, random number generator or balloon does not work by the legacy interface or
-    with INTx, or the interface that is used is another one than C's; or a disk does not survive that its driver goes and comes."""
+    with INTx, or the interface that is used is another one than C's; or a disk or a network does not survive that its driver goes and
+    comes."""
     devices = Devices(tmp_path, "pci", INTERFACES)
     devices.disks(RINGS)
     devices.nets(RINGS)
@@ -88,6 +109,8 @@ def test_devices(guests: Factory, ours: frozenset[str], machine: str, forced: bo
     assert count_modern(guest) == (2 if forced else 6)
     for disk in ("vda", "vdb", "vdc"):
         unbind_in_use(guest, disk)
+    for number in range(len(RINGS)):
+        unbind_net_in_use(guest, number)
 
 
 @pytest.mark.parametrize(("machine", "swap"), [
@@ -104,6 +127,28 @@ def test_hibernation(guests: Factory, ours: frozenset[str], machine: str, swap: 
     guest.resume(target_mib=64)
     assert guest.run("sha256sum /tmp/file").out == before
     use_balloon(guest)
+
+
+@pytest.mark.parametrize("ours", MATRIX)
+def test_each_layer(guests: Factory, ours: frozenset[str], tmp_path: Path) -> None:
+    """If this fails transport, core and rings of two kinds do not work with each other: queues that come and go, by hibernation or because
+    the driver does, and are reset one by one; legacy and modern devices, split and packed rings, MSI-X and INTx."""
+    devices = Devices(tmp_path, "pci", (MODERN, LEGACY, f"{MODERN},vectors=0"))
+    devices.disks([Ring(packed=True), RINGS[1], RINGS[2]])
+    devices.nets([Ring(), RINGS[3]])
+    guest = boot(
+        guests, ours, memory_mib=256, swap_mib=300, swap=f"virtio-blk-pci,{MODERN}", qemu_options=devices.options, allow=[r"I/O error", r"Buffer I/O"],
+        files={**PROGRAMS, "/bin/ethring": facts().programs / "ethring"},
+    )
+    devices.check(guest)
+    unbind_in_use(guest, "vdb")
+    unbind_net_in_use(guest, 1)
+    assert guest.run(f"ethring {net(guest, 0)} 128 64").out.split() == ["128", "64"]
+    guest.inflate(32)
+    assert guest.hibernate("shutdown") is None
+    guest.resume(target_mib=32)
+    devices.check(guest)
+    guest.inflate(0)
 
 
 @pytest.mark.long

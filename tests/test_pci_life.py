@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from balloon_books import settle, total_kib
 from lab.guest import Guest, facts, initramfs
-from test_pci import ALL_OURS, DRIVER, INTERFACES, KERNEL, LAYERS, PORTS, RINGS, boot, net
+from test_pci import DRIVER, INTERFACES, KERNEL, LAYERS, PORTS, RINGS, boot, net
 from test_ring import MODULES, PROGRAMS, Devices, Ring
 
 Factory = Callable[..., Guest]
@@ -23,7 +23,6 @@ LOADED_ABOVE_4G = 1 << 1
 
 DRIVER_OK = 4
 STATUS = re.compile(r"virtio_set_status vdev (\w+) val (\d+)$", re.MULTILINE)
-
 
 RESETS = f"""
 for disk in vda vdb vdc vdd; do
@@ -56,8 +55,9 @@ def in_ports(tmp_path: Path) -> list[str]:
         # A legacy device has no packed rings.
         packed = ",packed=on" if number >= 2 else ""
         options += ["-device", f"pcie-root-port,id=slot{number},chassis={number + 10},slot={number + 10}"]
-        options += ["-blockdev", f"driver=raw,node-name=drive{number},file.driver=file,file.filename={path},cache.direct=off,cache.no-flush=on"]
-        options += ["-device", f"virtio-blk-pci,id=disk{number},bus=slot{number},drive=drive{number},serial=disk{number}{properties}{packed}"]
+        names = f"id=disk{number},bus=slot{number},drive=drive{number},serial=disk{number}"
+        options += ["-blockdev", f"driver=raw,node-name=drive{number},file.driver=file,file.filename={path},cache.no-flush=on"]
+        options += ["-device", f"virtio-blk-pci,{names}{properties}{packed}"]
     for number in range(2):
         options += ["-device", f"pcie-root-port,id=port1{number},chassis={number + 20},slot={number + 20}"]
         options += ["-netdev", f"hubport,id=net{number},hubid=0"]
@@ -131,7 +131,10 @@ def loadable(image: Path) -> bytes:
 
 def load_everything(guest: Guest) -> None:
     """Starts programs that use disks and networks, and do not end."""
-    guest.run("for disk in vda vdb; do blkcheck /dev/$disk 4 10000000 1 >/dev/null 2>&1 & done; netcheck eth0 eth1 10000000 1 >/dev/null 2>&1 & sleep 0.5")
+    guest.run(
+        "for disk in vda vdb; do blkcheck /dev/$disk 4 10000000 1 >/dev/null 2>&1 & done; "
+        "netcheck eth0 eth1 10000000 1 >/dev/null 2>&1 & sleep 0.5"
+    )
 
 
 def statuses(guest: Guest) -> set[int]:
@@ -147,12 +150,12 @@ def test_kexec(guests: Factory, ours: frozenset[str], machine: str, tmp_path: Pa
     devices = Devices(tmp_path, "pci", INTERFACES)
     devices.disks(RINGS)
     devices.nets([*RINGS, Ring(), Ring()])
-    source = initramfs.ModuleSource(facts().kernels[KERNEL], facts().out[KERNEL], frozenset({*ours, *({"virtio_balloon"} if ours else ())}))
-    initrd = initramfs.build(source, ["virtio_pci", "virtio_balloon", *MODULES], {path: program.read_bytes() for path, program in PROGRAMS.items()})
-    guest = boot(
-        guests, ours, machine=machine, memory_mib=768, qemu_options=devices.options,
-        files={**PROGRAMS, "/bin/kexec": facts().programs / "kexec", "/lab/kernel": loadable(facts().kernels[KERNEL].image), "/lab/initrd": initrd},
-    )
+    kernel = facts().kernels[KERNEL]
+    source = initramfs.ModuleSource(kernel, facts().out[KERNEL], ours | {"virtio_balloon"} if ours else ours)
+    programs = {path: program.read_bytes() for path, program in PROGRAMS.items()}
+    initrd = initramfs.build(source, ["virtio_pci", "virtio_balloon", *MODULES], programs)
+    files = {"/bin/kexec": facts().programs / "kexec", "/lab/kernel": loadable(kernel.image), "/lab/initrd": initrd}
+    guest = boot(guests, ours, machine=machine, memory_mib=768, qemu_options=devices.options, files={**programs, **files})
     devices.check(guest)
     guest.inflate(64)
     assert all(status & DRIVER_OK for status in statuses(guest))
