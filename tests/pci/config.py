@@ -16,6 +16,9 @@ SIZE = 256
 FIRST = 0x40
 """Where the list of capabilities begins."""
 
+REVISION, SUBSYSTEM = 1, (0x1AF4, 0x1100)
+"""Of a modern device, as QEMU has them."""
+
 _STATUS, _LIST_HEAD = 0x06, 0x34
 _HAS_LIST = 1 << 4
 
@@ -51,7 +54,7 @@ def msix(vectors: int, bar: int, table: int, pending: int) -> bytes:
     return struct.pack("<HII", vectors - 1, table | bar, pending | bar)
 
 
-def header(device_id: int, class_code: int, bars: Sequence[int], revision: int = 1, subsystem: tuple[int, int] = (0x1AF4, 0x1100)) -> bytes:
+def header(device_id: int, class_code: int, bars: Sequence[int], revision: int, subsystem: tuple[int, int]) -> bytes:
     """The first 64 bytes. `bars` are the low bits of the base address registers, which say of which kind they are."""
     text = struct.pack("<HHHHBBBBBBBB", 0x1AF4, device_id, 0, 0, revision, 0, class_code >> 8 & 0xFF, class_code >> 16, 0, 0, 0, 0)
     text += b"".join(struct.pack("<I", bar) for bar in bars).ljust(24, b"\0")
@@ -103,8 +106,12 @@ class ConfigSpace:
         """What is there; zeroes beyond the end."""
         return bytes(self._data[offset:offset + size]).ljust(size, b"\0")
 
-    def write(self, offset: int, data: bytes) -> None:
-        """Changes what the guest may change."""
+    def write(self, offset: int, data: bytes) -> bool:
+        """Changes what the guest may change; whether it wrote to something else that is in the list of capabilities."""
+        wrong = False
         for place, byte in enumerate(data, offset):
             if place in self._writable:
                 self._data[place] = byte
+            else:
+                wrong |= place >= FIRST
+        return wrong

@@ -27,13 +27,12 @@ class LegacyDevice(PciDevice):
 
     def __init__(self, model: Model, *, msix: bool, queue_size: int = 16, bar_size: int = BAR_SIZE, revision: int = 0) -> None:
         """A device whose BAR and revision may be wrong."""
-        self._revision = revision
-        super().__init__(model, msix=msix, queue_size=queue_size, bar_size=bar_size)
+        super().__init__(model, msix=msix, queue_size=queue_size, bar_size=bar_size, revision=revision, subsystem=(0x1AF4, model.device_id))
 
     def header(self) -> bytes:
         """That of the transitional PCI id, with the type of the device as subsystem."""
         bars = (IO_BAR, MEMORY_BAR) if self.vectors else (IO_BAR,)
-        return config.header(self.model.device_id + 0xFFF, self.model.class_code, bars, self._revision, (0x1AF4, self.model.device_id))
+        return config.header(self.model.device_id + 0xFFF, self.model.class_code, bars, self.revision, self.subsystem)
 
     def capabilities(self, **changes: Capability | None) -> list[Capability]:
         """None: a legacy device has no virtio structures."""

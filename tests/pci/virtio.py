@@ -115,10 +115,14 @@ class PciDevice:
 
     fields = FIELDS
 
-    def __init__(self, model: Model, *, msix: bool, queue_size: int = 16, bar_size: int = BAR_SIZE) -> None:
+    def __init__(
+        self, model: Model, *, msix: bool, queue_size: int = 16, bar_size: int = BAR_SIZE, revision: int = config.REVISION,
+        subsystem: tuple[int, int] = config.SUBSYSTEM,
+    ) -> None:
         """A device with MSI-X, whose capabilities QEMU knows and keeps in their places, or one with nothing but its line, of whose
         capabilities QEMU knows nothing, so that the list can be changed later on."""
         self.model = model
+        self.revision, self.subsystem = revision, subsystem
         self.vectors = VECTORS if msix else 0
         self.sizes = {0: bar_size, CONFIG_REGION: config.SIZE, **({1: 0x1000} if msix else {})}
         self.space = config.ConfigSpace(self.header())
@@ -148,7 +152,7 @@ class PciDevice:
 
     def header(self) -> bytes:
         """The first 64 bytes of the configuration space."""
-        return config.header(self.model.device_id + 0x1040, self.model.class_code, (0, 0) if self.vectors else (0,))
+        return config.header(self.model.device_id + 0x1040, self.model.class_code, (0, 0) if self.vectors else (0,), self.revision, self.subsystem)
 
     # What a test does
 
@@ -225,7 +229,8 @@ class PciDevice:
 
     def write(self, region: int, offset: int, data: bytes) -> None:
         if region == CONFIG_REGION:
-            self.space.write(offset, data)
+            if self.space.write(offset, data):
+                self._violation(f"{len(data)} bytes written to the capability at {offset:#x}")
         elif region == 0 and not self.wrong.gone:
             self._write_bar(offset, data)
 
