@@ -9,7 +9,7 @@ from pathlib import Path
 from lab import kernels, series
 from lab.errors import LabError
 
-OURS = ("*.rs", "*.mk", "*.h", "*.rst", "Kbuild", "Kconfig")
+OURS = ("*.rs", "*.mk", "*.h", "*.rst", "Kbuild", "Kconfig", ".kunitconfig")
 """What an earlier run may have left in our folders and is not ours any more; objects stay."""
 
 

@@ -24,8 +24,15 @@ INDEX = "Documentation/driver-api/virtio/index.rst"
 # Files of a kernel that are changed; not every tree has the last one.
 CHANGED = (MAKEFILE, KCONFIG, INDEX)
 # Pages that are about this checkout, and not about the kernel.
-OF_THE_LAB = ("testing", "benchmarks", "intree")
-SOURCES = ("*.rs", "Kbuild", "Kconfig", "kernel_ext/**/*.rs", "samples/*.rs", "virtio/**/*", "virtio_*/**/*.rs")
+OF_THE_LAB = ("testing", "benchmarks", "installing", "intree")
+SOURCES = (
+    "*.rs", "Kbuild", "Kconfig", "kernel_ext/**/*.rs", "samples/*.rs", "virtio/**/*", "virtio_*/**/*.rs",
+    "tests/modules/*_kunit.rs", "tests/modules/ring_exports/*.rs", "tests/modules/.kunitconfig",
+)
+# Folders that have another name there.
+RENAMED = {"tests/modules/": "tests/kunit/"}
+# Options that come with a file.
+OPTIONS = {"VIRTIO_RNG_RUST": "samples/virtio_rng.rs", "VIRTIO_RUST_KUNIT_TEST": "tests/modules/ring_kunit.rs"}
 
 Tree = Callable[[str], Optional[bytes]]
 """Gives the contents of a file of a kernel by its path in there, None if there is no such file."""
@@ -118,6 +125,15 @@ code.
     Patch("virtio: rust: Add an entropy driver as a sample", """\
 The smallest complete driver on the API for Rust, fit for use.
 """, ("samples/*",)),
+    Patch("virtio: rust: Add KUnit suites", """\
+Test what needs no device as the kernel's compiler options make it: sets
+of features and fields of the configuration space, the state machines of
+both ring formats, and the functions that virtio_ring exports, on rings
+whose device is the test:
+
+  tools/testing/kunit/kunit.py run --arch=x86_64 \\
+    --kunitconfig=drivers/virtio/rust/tests/kunit
+""", ("tests/*",)),
     Patch("Documentation: virtio: Describe the Rust implementation", """\
 How it is built up, what it guarantees towards a device, what hibernation
 does to a balloon, how to write a driver, and which rule of the
@@ -152,6 +168,9 @@ def state(tree: Tree, count: int = len(SERIES)) -> dict[str, bytes]:
 
 def place(name: str) -> str:
     """Where a file of ours is in a kernel tree."""
+    for ours, theirs in RENAMED.items():
+        if name.startswith(ours):
+            name = theirs + name[len(ours):]
     return f"{PAGES}/{name}" if name.endswith(".rst") else f"{FOLDER}/{name}"
 
 
@@ -172,8 +191,9 @@ def _contents(name: str, path: Path, ours: Iterable[str]) -> bytes:
     text = path.read_text()
     if name == "Kbuild":
         text = _without(text, lambda line: _missing(line, ours))
-    elif name == "Kconfig" and "samples/virtio_rng.rs" not in ours:
-        text = text[:text.index("\nconfig VIRTIO_RNG_RUST")]
+    elif name == "Kconfig":
+        for option in (option for option, file in OPTIONS.items() if file not in ours):
+            text = re.sub(rf"\nconfig {option}\n(?:\t.*\n|\n(?=\t))*", "", text)
     elif name == "index.rst":
         text = _without(text, lambda line: line.strip() in OF_THE_LAB)
     return text.encode()
@@ -181,7 +201,7 @@ def _contents(name: str, path: Path, ours: Iterable[str]) -> bytes:
 
 def _missing(line: str, ours: Iterable[str]) -> bool:
     named = re.match(r"obj-\S+ \+= (\S+)\.o$|include \$\(src\)/(\S+)$", line)
-    return bool(named) and (f"{named[1]}.rs" if named[1] else named[2]) not in ours
+    return bool(named) and f"{FOLDER}/{f'{named[1]}.rs' if named[1] else named[2]}" not in map(place, ours)
 
 
 def _without(text: str, unwanted: Callable[[str], bool]) -> str:

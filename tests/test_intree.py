@@ -17,6 +17,9 @@ from lab.progress import Steps
 LINUX = list(facts().kernels.values())[0].source
 INDEX = "======\nVirtio\n======\n\n.. toctree::\n   :maxdepth: 1\n\n   virtio\n   writing_virtio_drivers\n"
 OPTIONS = ("VIRTIO", "VIRTIO_ANCHOR", "VIRTIO_PCI", "VIRTIO_PCI_LIB", "VIRTIO_MMIO", "VIRTIO_BALLOON", "VIRTIO_INPUT")
+OWN = ("VIRTIO_RNG_RUST", "VIRTIO_RUST_KUNIT_TEST")
+CONFIG = paths.CHECKOUT / "lab" / "config"
+KUNIT = f"{series.FOLDER}/tests/kunit"
 OURS = {"virtio.o", "virtio_ring.o", "virtio_mmio.o", "virtio_pci.o", "virtio_balloon.o"}
 
 
@@ -32,6 +35,35 @@ def tree(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def whole(tree: Path) -> Path:
+    """A tree with our sources whose other files are links into the lab's: enough to configure a kernel."""
+    intree.install(tree)
+    link(LINUX, tree)
+    return tree
+
+
+def link(source: Path, target: Path) -> None:
+    """Links whatever is in a folder and not in the other one."""
+    for entry in source.iterdir():
+        there = target / entry.name
+        if there.is_dir():
+            link(entry, there)
+        elif not there.exists():
+            there.symlink_to(entry)
+
+
+def configured(tree: Path, fragment: str) -> set[str]:
+    """The lines of the configuration that the kernel makes of some."""
+    out = tree.parent / "objects"
+    out.mkdir(exist_ok=True)
+    (out / ".config").write_text(fragment)
+    command = ["make", "-C", tree, f"O={out}", "ARCH=x86_64", intree_kernel.TOOLCHAIN, "olddefconfig"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return set((out / ".config").read_text().splitlines())
+
+
 def contents(tree: Path) -> dict[str, bytes]:
     """All files of a tree."""
     return {str(path.relative_to(tree)): path.read_bytes() for path in sorted(tree.rglob("*")) if path.is_file() and ".git" not in path.parts}
@@ -45,8 +77,8 @@ def git(tree: Path, *arguments: str) -> str:
 
 def objects(makefile: Path, rust: bool) -> set[str]:
     """What drivers/virtio/Makefile makes with all options on."""
-    settings = [f"CONFIG_{name}=y" for name in (*OPTIONS, *(["VIRTIO_RUST"] if rust else []))]
-    command = ["make", "-s", "-f", "-", "all", *settings]
+    settings = [f"CONFIG_{name}=y" for name in (*OPTIONS, *(["VIRTIO_RUST", *OWN] if rust else []))]
+    command = ["make", "-s", "-f", "-", "all", f"src={makefile.parent}", *settings]
     text = f"include {makefile}\nall:\n\t@echo $(obj-y)\n"
     return set(subprocess.run(command, input=text, check=True, capture_output=True, text=True).stdout.split())
 
@@ -107,6 +139,20 @@ def test_choice(tree: Path) -> None:
     assert OURS <= set(made)
     for name in made:
         assert (tree / series.FOLDER / name).with_suffix(".rs").exists()
+
+
+def test_options(whole: Path) -> None:
+    """If this fails kunit.py does not find the suites, or one of our options can say `y` where the bus is a module, and the kernel
+    does not link."""
+    suites = (whole / KUNIT / ".kunitconfig").read_text()
+    assert set(suites.splitlines()) - configured(whole, suites) == set()
+    built = objects(whole / series.FOLDER / "Kbuild", True)
+    assert {f"tests/kunit/{path.stem}.o" for path in (whole / KUNIT).glob("*_kunit.rs")} <= built
+
+    full = (CONFIG / "full.config").read_text()
+    fragment = intree_kernel.merged(full, "CONFIG_VIRTIO_RUST=y\n# CONFIG_HW_RANDOM_VIRTIO is not set\n", "".join(f"CONFIG_{name}=y\n" for name in OWN))
+    made = configured(whole, fragment)
+    assert {"CONFIG_VIRTIO=m", "CONFIG_VIRTIO_RUST=y", *(f"CONFIG_{name}=m" for name in OWN)} - made == set()
 
 
 @pytest.mark.parametrize(("text", "said"), [

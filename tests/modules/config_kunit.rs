@@ -2,8 +2,6 @@
 
 //! KUnit tests of `config.rs` and `virtio/endian.rs`, compiled as the kernel compiles them: sets of
 //! features, fields of the configuration space, and reading what a device changes meanwhile.
-//!
-//! What needs the standard library is in `tests/units/config`.
 
 #![allow(
     dead_code,

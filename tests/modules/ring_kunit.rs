@@ -2,8 +2,6 @@
 
 //! KUnit tests of the state machines of `virtio_ring.ko`, compiled as the kernel compiles them:
 //! both ring formats go round several times with a device that only echoes, then meet lies.
-//!
-//! What takes long or needs the standard library is in `tests/units/ring`.
 
 #![allow(
     dead_code,
