@@ -7,7 +7,7 @@ PYTHON ?= python3
 # What the command line may set; the lab reads it from the environment.
 export KDIR KSRC OUT LLVM RELEASE KERNEL STACK TESTS PYTEST_ARGS PROFILE BENCH_ARGS ACCEL LAB_CACHE LINUX_SOURCE DEBIAN_MIRROR
 
-TARGETS := modules stock-modules intree patches demo bench-balloon bench-ring bench-rng bench-mmio bench-pci test test-long test-intree test-debug test-arm64 lint rustfmt rustdoc doctor shell update clean distclean
+TARGETS := modules stock-modules intree patches demo bench bench-balloon bench-ring bench-rng bench-mmio bench-pci test test-long test-intree test-debug test-arm64 lint rustfmt rustdoc doctor shell update clean distclean
 
 .PHONY: help $(TARGETS)
 
@@ -19,6 +19,7 @@ stock-modules:	## build the modules for Debian's own kernel: the newest, or RELE
 intree:		## put the sources into a kernel tree, to be built as a part of it: KSRC=<source of Linux 7.3>
 patches:	## write them as a series of patches to build/patches: [KSRC=<git tree, which gets a branch>]
 demo:		## hibernate a guest with an inflated balloon, beside one with the C driver: [KERNEL=full] [STACK=all: all modules ours]
+bench:		## measure all of the following, and a kernel with all of virtio from Rust beside one from C's files
 bench-balloon:	## measure the balloon driver beside C's: [KERNEL=stock] [PROFILE=1: by function]
 bench-ring:	## measure virtio_ring beside C's: [PROFILE=1: by function]
 bench-rng:	## measure the sample driver beside C's: [KERNEL=stock] [PROFILE=1: by function]

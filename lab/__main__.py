@@ -79,6 +79,11 @@ def demo() -> int:
     return _inside(["python3", "-m", "lab.demo", "--kernel", kernel, "--stack", stack], facts)
 
 
+def bench() -> int:
+    """Measures all that the others do, and the kernel with all of virtio from Rust beside the one from C's files."""
+    return _bench("stack")
+
+
 def bench_balloon() -> int:
     """Measures our balloon driver beside C's on the kernel that KERNEL names; PROFILE=1 says where the instructions go."""
     return _bench("balloon")
@@ -181,7 +186,7 @@ def distclean() -> int:
 
 COMMANDS = {
     "modules": build_modules, "stock-modules": stock_modules, "intree": put_intree, "patches": write_patches,
-    "demo": demo, "bench-balloon": bench_balloon, "bench-ring": bench_ring, "bench-rng": bench_rng, "bench-mmio": bench_mmio,
+    "demo": demo, "bench": bench, "bench-balloon": bench_balloon, "bench-ring": bench_ring, "bench-rng": bench_rng, "bench-mmio": bench_mmio,
     "bench-pci": bench_pci, "test": test, "test-long": test_long, "test-intree": test_intree, "test-debug": test_debug,
     "test-arm64": test_arm64,
     "lint": run_lint, "rustfmt": run_rustfmt, "rustdoc": run_rustdoc, "doctor": doctor.report, "shell": shell, "update": update,
@@ -195,14 +200,17 @@ def _prepare(names: list[str]) -> Path:
 
 def _bench(name: str) -> int:
     kernel = os.environ.get("KERNEL") or "full"
+    if name == "stack" and kernel != "full":
+        raise LabError(f"KERNEL={kernel}: make bench measures modules on full, and has kernels of its own for the whole")
     if name in ("ring", "pci") and kernel == "stock":
         raise LabError(f"KERNEL=stock: Debian's kernel has virtio_{name} built in; measure it on full")
     if name == "mmio" and kernel == "stock":
         raise LabError("KERNEL=stock: Debian's kernel takes no devices from the command line; measure virtio_mmio on full")
     if kernel not in BOTH:
         raise LabError(f"KERNEL={kernel}: it must be stock or full")
+    names = [kernel, *(["rust", "c"] if name == "stack" else [])]
     options = [*(["--profile"] if os.environ.get("PROFILE") else []), *shlex.split(os.environ.get("BENCH_ARGS", ""))]
-    return _inside(["python3", "-m", "lab.bench", name, "--kernel", kernel, *options], _prepare([kernel]))
+    return _inside(["python3", "-m", "lab.bench", name, "--kernel", kernel, *options], _prepare(names))
 
 
 def _pytest(default: list[str], names: list[str] = BOTH, tests: tuple[str, ...] = ("tests",)) -> int:

@@ -1,4 +1,4 @@
-"""`python3 -m lab.bench balloon|ring|rng|mmio|pci [--kernel NAME] [--only PART] [--profile]`: prints a table, leaves JSON, SVG and profile in build/bench/."""
+"""`python3 -m lab.bench balloon|ring|rng|mmio|pci|stack [--kernel NAME] [--only PART] [--profile]`: prints a table, leaves JSON, SVG and profile in build/bench/."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import time
 from lab.guest import GuestError, facts
 from lab.guest.logs import ROOT
 
-from . import balloon, mmio, pci, plot, results, ring, rng
+from . import balloon, mmio, pci, plot, results, ring, rng, stack
 from .profile import Profile
 
-BENCHES = {"balloon": balloon, "ring": ring, "rng": rng, "mmio": mmio, "pci": pci}
+BENCHES = {"balloon": balloon, "ring": ring, "rng": rng, "mmio": mmio, "pci": pci, "stack": stack}
 
 
 def main() -> int:
@@ -27,9 +27,10 @@ def main() -> int:
     if wrong := set(options.only or ()) - set(bench.PARTS):
         parser.error(f"{options.bench} has no part {', '.join(wrong)}, it has: {', '.join(bench.PARTS)}")
     kernel = facts().kernels[options.kernel]
+    names = ", ".join((kernel.name, *(stack.KERNELS.values() if bench is stack else ())))
     profile = Profile() if options.profile else None
     begin = time.monotonic()
-    print(f"Measures the {options.bench} on Linux {kernel.release} ({kernel.name}); counts under TCG, times with {facts().accel}.", flush=True)
+    print(f"Measures the {options.bench} on Linux {kernel.release} ({names}); counts under TCG, times with {facts().accel}.", flush=True)
 
     def say(text: str) -> None:
         print(f"{time.monotonic() - begin:6.1f} s  {text}", flush=True)
@@ -44,7 +45,7 @@ def main() -> int:
     written = []
     if not options.only:
         results.write(rows, path)
-        plot.draw(rows, f"{options.bench}: Rust by C, Linux {kernel.release} ({kernel.name})", path.with_suffix(".svg"))
+        plot.draw(rows, f"{options.bench}: Rust by C, Linux {kernel.release} ({names})", path.with_suffix(".svg"))
         written += [path, path.with_suffix(".svg")]
     if profile:
         written.append(path.with_name(f"{options.bench}-profile.txt"))

@@ -44,7 +44,7 @@ def measure(kernel: str, parts: Collection[str], say: Say, profile: Profile | No
     samples: dict[Driver, Samples] = {"c": defaultdict(list), "rust": defaultdict(list)}
     if {"pages", "sleep"} & set(parts):
         for driver, found in samples.items():
-            _counted(driver, kernel, parts, found, lambda text: say(f"{driver:<4}  {text}"), profile)
+            counted(driver, kernel, parts, found, lambda text: say(f"{driver:<4}  {text}"), profile)
     if {"clock", "fragments"} & set(parts):
         _timed(kernel, parts, samples, say)
     return [row for row in _rows(samples["c"], samples["rust"]) if row.c]
@@ -73,7 +73,7 @@ def _rows(c: Samples, rust: Samples) -> list[Row]:
     ]
 
 
-def _counted(driver: Driver, kernel: str, parts: Collection[str], samples: Samples, say: Say, profile: Profile | None) -> None:
+def counted(driver: Driver, kernel: str, parts: Collection[str], samples: Samples, say: Say, profile: Profile | None) -> None:
     """Everything that is counted in instructions or messages: the guest's clock runs by its instructions."""
     counter = CountedGuest()
     options = [*counter.options]
@@ -84,12 +84,12 @@ def _counted(driver: Driver, kernel: str, parts: Collection[str], samples: Sampl
     say("boots, for counting")
     with guest:
         if "pages" in parts:
-            _pages(guest, driver, counter, samples, say, profile)
+            _pages(guest, kernel, driver, counter, samples, say, profile)
         if "sleep" in parts:
             _sleep(guest, driver, samples, say)
 
 
-def _pages(guest: Guest, driver: Driver, counter: CountedGuest, samples: Samples, say: Say, profile: Profile | None) -> None:
+def _pages(guest: Guest, kernel: str, driver: Driver, counter: CountedGuest, samples: Samples, say: Say, profile: Profile | None) -> None:
     symbols = Symbols(guest) if profile else None
     for number in range(ROUNDS):
         say(f"inflates and deflates {BALLOON_MIB} MiB, {number + 1} of {ROUNDS}")
@@ -101,7 +101,7 @@ def _pages(guest: Guest, driver: Driver, counter: CountedGuest, samples: Samples
             if target:
                 samples[TRAFFIC].append(_messages(guest, mark))
             if profile and symbols and number == ROUNDS - 1:
-                profile.add(f"{driver}: {key}", spent, PAGES, symbols)
+                profile.add(f"{driver} on {kernel}: {key}", spent, PAGES, symbols)
 
 
 def _messages(guest: Guest, mark: Mark) -> int:
@@ -179,10 +179,10 @@ def _timed(kernel: str, parts: Collection[str], samples: dict[Driver, Samples], 
 
 def _time(guest: Guest, samples: Samples, keys: tuple[str, str] = (WALL, CPU)) -> None:
     """Inflates, the clock running, and deflates."""
-    mark, begin, cpu = guest.mark(), time.time(), _cpu_seconds(guest)
+    mark, begin, cpu = guest.mark(), time.time(), cpu_seconds(guest)
     guest.inflate(BALLOON_MIB)
     samples[keys[0]].append(guest.traffic(mark).actual[-1][0] - begin)
-    samples[keys[1]].append(_cpu_seconds(guest) - cpu)
+    samples[keys[1]].append(cpu_seconds(guest) - cpu)
     guest.inflate(0)
 
 
@@ -197,7 +197,7 @@ def _fragments(guest: Guest, samples: Samples, say: Say) -> None:
         say(f"free blocks of 2 MiB: {before}, and {samples[BLOCKS][-1]:.0f} when the balloon was inflated and deflated")
 
 
-def _cpu_seconds(guest: Guest) -> float:
+def cpu_seconds(guest: Guest) -> float:
     """Time that the guest's QEMU has computed, by the host's clock of processes."""
     fields = Path(f"/proc/{guest.qemu.process.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -29,19 +29,23 @@ WORK = {"disks": ("4 KiB read", "128 KiB in 32 pieces"), "net": ("datagram in 64
 
 def measure(kernel: str, parts: Collection[str], say: Say, profile: Profile | None = None) -> list[Row]:
     """Measures C's modules, our transport on C's others, and ours alone. Raises GuestError when a guest does not do its part."""
-    samples = {name: _Bench(kernel, name, parts, lambda text, name=name: say(f"{name:<11}  {text}"), profile).run() for name in OURS}
-    work = [f"{name}, {ring}" for part in parts for name in WORK.get(part, ()) for ring in NETS]
-    probe = ["device bound"] if "probe" in parts else []
+    samples = {name: Bench(kernel, name, ours, parts, lambda text, name=name: say(f"{name:<11}  {text}"), profile).run() for name, ours in OURS.items()}
     return [
         Row(f"{name}; ours: {who}", "instructions", samples["C"][name], samples[who][name], TARGET)
-        for who in (TRANSPORT, ALL) for name in (*work, *probe)
+        for who in (TRANSPORT, ALL) for name in work(parts)
     ]
 
 
-class _Bench:
-    """One guest."""
+def work(parts: Collection[str]) -> list[str]:
+    """What is measured in these parts; samples have these names."""
+    names = [f"{name}, {ring}" for part in parts for name in WORK.get(part, ()) for ring in NETS]
+    return [*names, *(["device bound"] if "probe" in parts else [])]
 
-    def __init__(self, kernel: str, name: str, parts: Collection[str], say: Say, profile: Profile | None) -> None:
+
+class Bench:
+    """One guest, in which these modules are ours."""
+
+    def __init__(self, kernel: str, name: str, ours: Collection[str], parts: Collection[str], say: Say, profile: Profile | None) -> None:
         self._name = name
         self._parts = parts
         self._say = say
@@ -50,7 +54,7 @@ class _Bench:
         self._samples: Samples = defaultdict(list)
         self._guest = Guest(
             f"bench-pci-{name.replace(' ', '-')}", kernel=kernel, driver=None, balloon=False, swap_mib=0, memory_mib=512, icount=True,
-            modules=MODULES, rust=OURS[name], files={"/bin/ringload": facts().programs / "ringload"}, qemu_options=[*self._counter.options, *_devices()],
+            modules=MODULES, rust=ours, files={"/bin/ringload": facts().programs / "ringload"}, qemu_options=[*self._counter.options, *_devices()],
         )
 
     def run(self) -> Samples:

@@ -62,7 +62,7 @@ def measure(kernel: str, parts: Collection[str], say: Say, profile: Profile | No
     samples: dict[Driver, Samples] = {"c": defaultdict(list), "rust": defaultdict(list)}
     for ring, found in samples.items():
         Bench(kernel, ring, parts, found, lambda text: say(f"{ring:<4}  {text}"), profile).run()
-        found["text"].append(_text(kernel, ring))
+        found["text"].append(text(kernel, ring, "virtio_ring"))
     return [row for row in _rows(samples["c"], samples["rust"]) if row.c]
 
 
@@ -205,9 +205,10 @@ def _devices() -> list[str]:
     return options
 
 
-def _text(kernel: str, ring: Driver) -> int:
-    """Bytes of the module's code."""
-    folder = facts().out[kernel] if ring == "rust" else facts().kernels[kernel].modules_dir
-    (module,) = [path for path in folder.rglob("virtio_ring.ko")]
-    lines = subprocess.run(["size", "-A", module], check=True, capture_output=True, text=True).stdout.splitlines()
+def text(kernel: str, side: Driver, *modules: str) -> int:
+    """Bytes of the code of modules, of C's or of ours."""
+    folder = facts().out[kernel] if side == "rust" else facts().kernels[kernel].modules_dir
+    files = [path for path in folder.rglob("*.ko") if path.stem in modules]
+    assert len(files) == len(modules), files
+    lines = subprocess.run(["size", "-A", *files], check=True, capture_output=True, text=True).stdout.splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith(".text"))
