@@ -88,7 +88,7 @@ def missed(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         if row.met is False:
             found = row.typical(row.rust) if row.absolute else row.ratio
-            what = "C has none" if found is None else f"{'ours is' if row.absolute else 'the ratio is'} {found:.3g}"
+            what = "C has none" if found is None else f"{'ours is' if row.absolute else 'the ratio is'} {found:.4g}"
             lines.append(f"target missed: {row.measure}: {what}, {'at least' if row.more_is_better else 'at most'} {row.target:g} wanted")
     return lines
 
