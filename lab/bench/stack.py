@@ -7,7 +7,8 @@ import os
 import re
 import time
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -97,7 +98,6 @@ def _boots(samples: dict[Driver, Samples], say: Say) -> None:
         for side, found in samples.items():
             say(f"all in {side:<4}  boots Debian, {number + 1} of {ROUNDS}")
             with _debian(side) as guest:
-                _wait_for_login(guest)
                 found[WALL].append(_age(guest))
                 found[CPU].append(balloon.cpu_seconds(guest))
                 guest.run("systemctl is-system-running --wait", timeout=BOOT_SECONDS, check=False)
@@ -107,7 +107,6 @@ def _boots(samples: dict[Driver, Samples], say: Say) -> None:
             say(f"all in {side:<4}  boots Debian, counted, {number + 1} of {ROUNDS}")
             counter = CountedGuest()
             with _debian(side, counter) as guest:
-                _wait_for_login(guest)
                 spent = counter.snapshot()
                 functions = Symbols(guest).functions(spent)
                 del functions[Function(UNKNOWN, "")]
@@ -115,20 +114,24 @@ def _boots(samples: dict[Driver, Samples], say: Say) -> None:
                 found[ALL].append(spent.total / 1e6)
 
 
-def _debian(side: Driver, counter: CountedGuest | None = None) -> Guest:
-    """A Debian system on virtio devices, not started yet."""
+@contextmanager
+def _debian(side: Driver, counter: CountedGuest | None = None) -> Iterator[Guest]:
+    """A Debian system on virtio devices at the moment of its login."""
     devices = [
         "-netdev", "user,id=net,restrict=on", "-device", "virtio-net-pci,disable-legacy=on,netdev=net",
         "-object", "rng-builtin,id=random", "-device", "virtio-rng-pci,disable-legacy=on,rng=random",
     ]
-    return Guest(
+    guest = Guest(
         f"bench-boot-{side}", kernel=KERNELS[side], driver=None, swap_mib=0, memory_mib=MEMORY_MIB, balloon="virtio-balloon-pci,disable-legacy=on",
         root=facts().debian, icount=counter is not None, qemu_options=[*devices, *(counter.options if counter else [])],
     )
-
-
-def _wait_for_login(guest: Guest) -> None:
-    guest.wait_for(lambda: LOGIN in guest.console.text(), BOOT_SECONDS, "there is no login on the console")
+    try:
+        guest.start(timeout=BOOT_SECONDS)
+        guest.wait_for(lambda: LOGIN in guest.console.text(), BOOT_SECONDS, "there is no login on the console")
+        yield guest
+        guest.finish()
+    finally:
+        guest.stop()
 
 
 def _age(guest: Guest) -> float:
