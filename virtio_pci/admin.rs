@@ -3,9 +3,10 @@
 //! Administration of virtual functions by the physical one (Virtio 1.4, 2.12).
 //!
 //! `layout.rs` and `legacy_layout.rs` have what commands look like, `command.rs` one of them in
-//! memory, `queue.rs` sends them. This file knows what the device can do and judges its answers; `legacy.rs` and `parts.rs`
-//! make commands of what others want, which is what `exports.rs` passes on. `owners.rs` finds the
-//! [`Admin`] of a virtual function, `lease.rs` gives it the virtqueue while there is one.
+//! memory, `queue.rs` sends them. This file knows what the device can do and judges its answers;
+//! `legacy.rs` and `parts.rs` make commands of what others want, which is what `exports.rs` passes
+//! on. `owners.rs` finds the [`Admin`] of a virtual function, `lease.rs` gives it the virtqueue
+//! while there is one.
 //!
 //! A device that answers nonsense, too little or not at all gets the caller an error and the log a
 //! line, up to a number of them; nothing that it says is used unchecked.
