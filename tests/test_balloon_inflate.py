@@ -112,8 +112,8 @@ def test_target_out_of_reach(guests: Factory, kernel: str, driver: str) -> None:
     assert len(shortages(guest)) == 1
 
     fill(guest, 150)
-    # What can be reached; some kernels keep more for themselves than others.
-    wanted = min(int(total / 1024 - 100), reached // MIB - 16)
+    # What can be reached without the files only; a kernel that looks for errors needs more for itself as time goes by.
+    wanted = min(int(total / 1024 - 100), reached // MIB - 64)
     guest.set_target(wanted)
     assert 200 * MIB < wait_until_stuck(guest) < wanted * MIB
     check_files(guest)
