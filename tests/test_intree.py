@@ -58,7 +58,7 @@ def configured(tree: Path, fragment: str) -> set[str]:
     out = tree.parent / "objects"
     out.mkdir(exist_ok=True)
     (out / ".config").write_text(fragment)
-    command = ["make", "-C", tree, f"O={out}", "ARCH=x86_64", intree_kernel.TOOLCHAIN, "olddefconfig"]
+    command = ["make", "-C", tree, f"O={out}", "ARCH=x86_64", intree_kernel.VARIANTS["rust"].toolchain, "olddefconfig"]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return set((out / ".config").read_text().splitlines())
