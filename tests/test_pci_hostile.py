@@ -329,8 +329,8 @@ def one_line(liars: Liars) -> None:
 
 
 def interrupts_without_cause(liars: Liars) -> None:
-    """DEV-26: a line that is held, whatever the status says, is a storm; when it is over the device works. Unknown causes are ignored. PCI-45: both known ones may be
-    there at once."""
+    """DEV-26: a line that is held, whatever the status says, is a storm; when it is over the device works. Unknown causes are
+    ignored. PCI-45: both known ones may be there at once."""
     liar = liars.line
     for status in (0, 0xFC, QUEUE_INTERRUPT, QUEUE_INTERRUPT | CONFIG_INTERRUPT):
         liar.device.honest()

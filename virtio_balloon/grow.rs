@@ -53,7 +53,6 @@ const DEAR: Delta = Delta::from_millis(100);
 const REST: i64 = 8;
 
 /// What an attempt to allocate led to.
-#[derive(PartialEq, Eq)]
 enum Supply {
     /// Pages.
     Some,
