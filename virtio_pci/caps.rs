@@ -106,10 +106,15 @@ pub(crate) struct Capability {
 }
 
 impl Capability {
-    /// Reads the one at `at`, if it is for structures of this kind; `word` reads 32 bits of the
-    /// configuration space, which takes a device some time.
-    pub(crate) fn read(at: usize, kind: Kind, word: impl Fn(usize) -> u32) -> Option<Self> {
-        let [_, _, bytes, number] = word(at).to_le_bytes();
+    /// Reads the one at `at`, which begins with `head`, if it is for structures of this kind.
+    /// `word` reads 32 bits of the configuration space, which takes a device some time.
+    pub(crate) fn read(
+        at: usize,
+        head: u32,
+        kind: Kind,
+        word: impl Fn(usize) -> u32,
+    ) -> Option<Self> {
+        let [_, _, bytes, number] = head.to_le_bytes();
 
         // CAST: The numbers are those of the specification.
         if number != kind as u8 {
@@ -214,7 +219,7 @@ mod tests {
         ];
         let all: Vec<u32> = head.into_iter().chain(words).collect();
 
-        Capability::read(AT, kind, |at| all[(at - AT) / 4]).unwrap()
+        Capability::read(AT, all[0], kind, |at| all[(at - AT) / 4]).unwrap()
     }
 
     fn common(offset: u32, length: u32) -> Capability {
@@ -247,10 +252,10 @@ mod tests {
         ];
 
         for (number, kind) in (0..=255).flat_map(|number| known.map(|kind| (number, kind))) {
-            let found = Capability::read(AT, kind, |at| match at {
-                AT => u32::from_le_bytes([9, 0, 16, number]),
-                _ if number == kind as u8 => 0,
-                _ => panic!("{number} is not {kind:?}"),
+            let head = u32::from_le_bytes([9, 0, 16, number]);
+            let found = Capability::read(AT, head, kind, |_| match number == kind as u8 {
+                true => 0,
+                false => panic!("{number} is not {kind:?}"),
             });
 
             assert_eq!(found.is_some(), number == kind as u8);

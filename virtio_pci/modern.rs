@@ -5,8 +5,7 @@
 use super::{
     caps::{
         Kind,
-        Need,
-        Place, //
+        Need, //
     },
     common::Common,
     interface::Interface,
@@ -18,6 +17,7 @@ use super::{
     space::Space,
     structures::{
         self,
+        Capabilities,
         Notifications, //
     },
     vectors, //
@@ -142,15 +142,16 @@ impl<'bound> Modern<'bound> {
     /// May sleep.
     pub(super) fn new(pci: &'bound pci::Device<Core<'_>>) -> Result<Self> {
         let identity = identity(pci)?;
-        let Some((common, _)) = structures::find(pci, COMMON)? else {
+        let capabilities = Capabilities::new(pci)?;
+        let Some((common, _)) = capabilities.find(COMMON)? else {
             dev_info!(pci, "virtio_pci: leaving for legacy driver\n");
             return Err(ENODEV);
         };
-        let (notify, multiplier) = required(pci, NOTIFY)?;
-        let (isr, _) = required(pci, ISR)?;
+        let (notify, multiplier) = capabilities.required(NOTIFY)?;
+        let (isr, _) = capabilities.required(ISR)?;
 
         shared::set_dma_masks(pci, DmaMask::new::<64>());
-        let device = structures::find(pci, DEVICE)?.map(|(place, _)| place);
+        let device = capabilities.find(DEVICE)?.map(|(place, _)| place);
         let bars = [Some(common), Some(isr), Some(notify), device];
         let bars = bars
             .iter()
@@ -199,18 +200,6 @@ impl<'bound> Modern<'bound> {
         );
         EINVAL
     }
-}
-
-/// Looks for a structure that must be there; otherwise as [`structures::find`].
-fn required(pci: &pci::Device<Bound>, need: Need) -> Result<(Place, u32)> {
-    structures::find(pci, need)?.ok_or_else(|| {
-        dev_err!(
-            pci,
-            "virtio_pci: missing capability: {}\n",
-            need.kind.name()
-        );
-        EINVAL
-    })
 }
 
 /// What kind of device has this PCI id (Virtio 1.4, 4.1.2).
@@ -315,7 +304,7 @@ impl<'bound> Interface for Modern<'bound> {
     }
 
     fn shared_memory(&self, id: u8) -> Option<SharedMemory> {
-        structures::shared_memory(self.pci, id)
+        Capabilities::new(self.pci).ok()?.shared_memory(id)
     }
 
     fn interrupt_status(&self) -> u8 {

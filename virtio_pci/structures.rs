@@ -34,65 +34,113 @@ use kernel::{
     sync::Arc, //
 };
 
-/// Looks for a structure: the first one of its kind that is good. Those in a BAR that does not
-/// exist are passed over. With it comes the multiplier of notifications.
-///
-/// # Errors
-///
-/// `EINVAL` if there are only bad ones, which are logged.
-pub(super) fn find(pci: &pci::Device<Bound>, need: Need) -> Result<Option<(Place, u32)>> {
-    let mut bad = false;
+/// How many capabilities a device usually has at most: one of each kind, and some.
+const USUAL: usize = 8;
 
-    for capability in capabilities(pci, need.kind) {
-        let bar_len = pci_io::bar_len(pci, capability.bar());
-
-        if bar_len == 0 {
-            continue;
-        }
-        match good(pci, &capability, need, bar_len) {
-            Some(place) => return Ok(Some((place, capability.multiplier()))),
-            None => bad = true,
-        }
-    }
-    match bad {
-        true => Err(EINVAL),
-        false => Ok(None),
-    }
+/// The vendor-specific capabilities of a device, as one walk over the list has found them.
+pub(super) struct Capabilities<'a> {
+    pci: &'a pci::Device<Bound>,
+    /// Where each is, and how it begins, in the order of the list.
+    heads: KVec<(usize, u32)>,
 }
 
-/// Looks for a shared memory region (Virtio 1.4, 4.1.4.7).
-pub(super) fn shared_memory(pci: &pci::Device<Bound>, id: u8) -> Option<SharedMemory> {
-    const NEED: Need = Need {
-        kind: Kind::SharedMemory,
-        min: 1,
-        align: 1,
-    };
-    let mut all = capabilities(pci, NEED.kind).filter(|capability| capability.id() == id);
+impl<'a> Capabilities<'a> {
+    /// Walks over the list.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(super) fn new(pci: &'a pci::Device<Bound>) -> Result<Self> {
+        let mut heads = KVec::with_capacity(USUAL, GFP_KERNEL)?;
 
-    all.find_map(|capability| {
-        let bar = capability.bar();
-        let bar_len = pci_io::bar_len(pci, bar);
-
-        if bar_len == 0 {
-            return None;
+        for at in pci_cap::vendor_specific(pci) {
+            heads.push((at, word(pci, at)), GFP_KERNEL)?;
         }
-        let place = good(pci, &capability, NEED, bar_len)?;
-        let start = pci.resource_start(bar.into()).ok()?;
+        Ok(Self { pci, heads })
+    }
 
-        Some(SharedMemory {
-            address: start.checked_add(place.offset)?,
-            length: place.length,
+    /// Looks for a structure: the first one of its kind that is good. Those in a BAR that does not
+    /// exist are passed over. With it comes the multiplier of notifications.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if there are only bad ones, which are logged.
+    pub(super) fn find(&self, need: Need) -> Result<Option<(Place, u32)>> {
+        let mut bad = false;
+
+        for capability in self.of_kind(need.kind) {
+            let bar_len = pci_io::bar_len(self.pci, capability.bar());
+
+            if bar_len == 0 {
+                continue;
+            }
+            match good(self.pci, &capability, need, bar_len) {
+                Some(place) => return Ok(Some((place, capability.multiplier()))),
+                None => bad = true,
+            }
+        }
+        match bad {
+            true => Err(EINVAL),
+            false => Ok(None),
+        }
+    }
+
+    /// Looks for a structure that must be there.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::find`]; `EINVAL` if there is none, which is logged.
+    pub(super) fn required(&self, need: Need) -> Result<(Place, u32)> {
+        self.find(need)?.ok_or_else(|| {
+            dev_err!(
+                self.pci,
+                "virtio_pci: missing capability: {}\n",
+                need.kind.name()
+            );
+            EINVAL
         })
-    })
+    }
+
+    /// Looks for a shared memory region (Virtio 1.4, 4.1.4.7).
+    pub(super) fn shared_memory(&self, id: u8) -> Option<SharedMemory> {
+        const NEED: Need = Need {
+            kind: Kind::SharedMemory,
+            min: 1,
+            align: 1,
+        };
+        let all = self.of_kind(NEED.kind);
+
+        all.filter(|capability| capability.id() == id)
+            .find_map(|capability| {
+                let bar = capability.bar();
+                let bar_len = pci_io::bar_len(self.pci, bar);
+
+                if bar_len == 0 {
+                    return None;
+                }
+                let place = good(self.pci, &capability, NEED, bar_len)?;
+                let start = self.pci.resource_start(bar.into()).ok()?;
+
+                Some(SharedMemory {
+                    address: start.checked_add(place.offset)?,
+                    length: place.length,
+                })
+            })
+    }
+
+    /// Those for structures of one kind.
+    fn of_kind(&self, kind: Kind) -> impl Iterator<Item = Capability> + '_ {
+        let heads = self.heads.iter();
+
+        heads.filter_map(move |(at, head)| {
+            Capability::read(*at, *head, kind, |at| word(self.pci, at))
+        })
+    }
 }
 
-/// The capabilities for structures of one kind, in the order of the list.
-fn capabilities(pci: &pci::Device<Bound>, kind: Kind) -> impl Iterator<Item = Capability> + '_ {
-    let space = pci.config_space();
-    // What cannot be read is as if there was no device.
-    let word = move |at| space.try_read32(at).unwrap_or(u32::MAX);
-
-    pci_cap::vendor_specific(pci).filter_map(move |at| Capability::read(at, kind, word))
+/// Reads 32 bits of a configuration space; what cannot be read is as if there was no device.
+fn word(pci: &pci::Device<Bound>, at: usize) -> u32 {
+    pci.config_space().try_read32(at).unwrap_or(u32::MAX)
 }
 
 /// Where a structure is; if its capability makes no sense, nowhere, which is logged.
