@@ -20,11 +20,14 @@ BOTH = ["stock", "full"]
 DEBUG_TESTS = (
     "tests/debug", "tests/test_balloon_inflate.py", "tests/test_balloon_remove.py", "tests/test_balloon_sleep.py",
     "tests/test_balloon_device.py", "tests/test_balloon_services.py",
+    "tests/test_mmio.py", "tests/test_mmio_hostile.py", "tests/test_mmio_accesses.py",
+    "tests/test_pci.py", "tests/test_pci_hostile.py", "tests/test_pci_life.py", "tests/test_pci_legacy.py", "tests/test_pci_admin.py",
+    "tests/test_pci_sriov.py",
 )
 # What `make test-arm64` runs, over MMIO and PCI, with all our modules below the drivers.
 BELOW = ("virtio", "virtio_ring", "virtio_mmio", "virtio_pci")
 ARM64_TESTS = (
-    "tests/test_mmio.py::test_devices", "tests/test_mmio.py::test_sleep", "tests/test_ring.py", "tests/test_rng.py::test_life",
+    "tests/arm64", "tests/test_mmio.py::test_devices", "tests/test_mmio.py::test_sleep", "tests/test_ring.py", "tests/test_rng.py::test_life",
     "tests/test_balloon_inflate.py::test_targets", "tests/test_balloon_inflate.py::test_programs_want_memory_too",
     "tests/test_balloon_sleep.py::test_failed_hibernation", "tests/test_balloon_sleep.py::test_hibernation",
 )
@@ -131,7 +134,7 @@ def test_intree() -> int:
 
 
 def test_debug() -> int:
-    """Runs the tests of the balloon and those that look for errors of memory and locking, on the kernel `debug`."""
+    """Runs the tests of balloon and transports and those that look for errors of memory and locking, on the kernel `debug`."""
     return _pytest([], ["debug"], DEBUG_TESTS)
 
 
