@@ -137,7 +137,7 @@ def test_each_layer(guests: Factory, ours: frozenset[str], tmp_path: Path) -> No
     devices.disks([Ring(packed=True), RINGS[1], RINGS[2]])
     devices.nets([Ring(), RINGS[3]])
     guest = boot(
-        guests, ours, memory_mib=256, swap_mib=300, swap=f"virtio-blk-pci,{MODERN}", qemu_options=devices.options, allow=[r"I/O error", r"Buffer I/O"],
+        guests, ours, memory_mib=384, swap_mib=400, swap=f"virtio-blk-pci,{MODERN}", qemu_options=devices.options, allow=[r"I/O error", r"Buffer I/O"],
         files={**PROGRAMS, "/bin/ethring": facts().programs / "ethring"},
     )
     devices.check(guest)
