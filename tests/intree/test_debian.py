@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+import shutil
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from device.vsock import VsockDevice
 from lab.guest import Guest, facts
 from test_kernel import KERNEL
+from test_ring import Ring
 
 Factory = Callable[..., Guest]
 
@@ -17,6 +21,7 @@ BOOT_SECONDS = 240
 """systemd takes its time where the CPU is emulated."""
 
 MEMORY_MIB = 1024
+VSOCK_BYTES = 400_000
 LOGIN = "login: "
 
 FIO = (
@@ -137,6 +142,23 @@ def packages(guest: Guest) -> None:
     """Installs a package of the repository in the image."""
     guest.run("apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -q -y install hello", timeout=120)
     assert guest.run("hello").out.strip() == "Hello, world!"
+
+
+def test_host(guests: Factory, tmp_path: Path) -> None:
+    """If this fails a system loses what it writes to a folder of its host, over 9p, or sends it by a socket."""
+    share = tmp_path / "share"
+    share.mkdir()
+    shutil.copy(facts().programs / "vsockcheck", share)
+    ring = Ring(packed=True)
+    folder = ["-fsdev", f"local,id=folder,path={share},security_model=none", "-device", "virtio-9p-pci,disable-legacy=on,fsdev=folder,mount_tag=folder"]
+    with VsockDevice(ring.bits, ring.options, "sockets") as sockets:
+        guest = boot(guests, [*folder, *sockets.options], shared_memory=True)
+        guest.run("mount -t 9p -o trans=virtio,version=9p2000.L folder /mnt; head -c 16m /dev/urandom >/run/file; cp /run/file /mnt/file; sync")
+        assert guest.run("sha256sum </run/file").out.split()[0] == hashlib.sha256((share / "file").read_bytes()).hexdigest()
+        (share / "answer").write_bytes((share / "file").read_bytes()[::-1])
+        assert guest.run("sha256sum </mnt/answer").out.split()[0] == hashlib.sha256((share / "answer").read_bytes()).hexdigest()
+        guest.run(f"/mnt/vsockcheck {VSOCK_BYTES} 1")
+        assert (sockets.received, sockets.violations) == (VSOCK_BYTES, [])
 
 
 def test_data(guests: Factory) -> None:

@@ -1,4 +1,4 @@
-"""A busy Debian system on the kernel `rust`: disks, network, memory and the balloon at once, then hibernation after hibernation."""
+"""A busy Debian system on the kernel `rust` or `rust-debug`: disks, network, memory and the balloon at once, then hibernation after hibernation."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 from lab.guest import Guest
 from test_debian import BOOT_SECONDS, FIO, Network, boot
+from test_kernel import KERNEL
 
 Factory = Callable[..., Guest]
 
@@ -65,9 +66,15 @@ def sleep(guest: Guest, pick: random.Random) -> None:
     check(guest)
 
 
-@pytest.mark.parametrize(("seconds", "sleeps"), [
-    pytest.param(60, 1, id="short"), pytest.param(30 * 60, 10, id="long", marks=pytest.mark.long),
-])
+# On the kernel that looks for errors in all it does the load is what is looked for, on the other one `make test-long` has it.
+AMOUNTS = {
+    "rust": [pytest.param(60, 1, id="short"), pytest.param(30 * 60, 10, id="long", marks=pytest.mark.long)],
+    "rust-debug": [pytest.param(10 * 60, 1, id="debug")],
+}
+"""Seconds of the load, and how many hibernations follow."""
+
+
+@pytest.mark.parametrize(("seconds", "sleeps"), AMOUNTS[KERNEL])
 def test_load(guests: Factory, seconds: float, sleeps: int) -> None:
     """If this fails a busy system loses data, memory or a connection: under load, or when it hibernates in the midst of it."""
     pick = random.Random(SEED)
