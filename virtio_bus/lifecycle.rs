@@ -153,7 +153,7 @@ fn go_live(device: &VirtioDevice, then: impl FnOnce()) {
     then();
     gate::open(device);
     // A device may have asked for a reset before anybody could hear of it.
-    watch::look(device);
+    watch::inspect(device);
 }
 
 /// Marks the device as given up if something failed.

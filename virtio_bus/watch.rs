@@ -76,17 +76,25 @@ fn run() {
     });
 }
 
-/// Breaks the queues of a device that asks for a reset. Says so once: there is nothing to break the
-/// next time.
+/// Inspects a device that a driver uses. Says once that it asks for a reset: there is nothing to
+/// break the next time.
 fn check(device: &VirtioDevice) {
     // Whoever has the lock binds, unbinds or moves the device over sleep. Each of these resets it,
-    // and looks again if it is live afterwards.
+    // and inspects it if it is live afterwards.
     let Some(_lock) = Lock::try_new(device) else {
         return;
     };
-    if device.driver().is_none() || !gate::is_open(device) {
-        return;
+    if device.driver().is_some() && gate::is_open(device) {
+        inspect(device);
     }
+}
+
+/// Breaks the queues of a live device if it asks for a reset.
+///
+/// # Context
+///
+/// May sleep. Nobody else may bind, unbind or move the device over sleep meanwhile.
+pub(super) fn inspect(device: &VirtioDevice) {
     let status = device.status();
 
     if status.needs_reset() && device.has_sound_queue() {
