@@ -80,7 +80,8 @@ def test_pci(guests: Factory, tmp_path: Path) -> None:
     """If this fails a disk, network interface, serial port, random number generator or balloon on PCI does not work, or loses data."""
     devices = Devices(tmp_path, "pci")
     devices.disks([*ALL[::2], *IN_ORDER])
-    devices.nets(PAIRWISE[:4])
+    # QEMU's network device may stand still with both, see `Network` in test_debian.py; on a slow kernel it does.
+    devices.nets([ring for ring in PAIRWISE if not (ring.packed and ring.event_idx)])
     devices.serials(PAIRWISE[4:6])
     devices.rngs(PAIRWISE[6:])
     guest = boot(guests, balloon="virtio-balloon-pci,ioeventfd=off,packed=on", qemu_options=devices.options)
