@@ -29,6 +29,10 @@ DRIVER = "/sys/bus/virtio/drivers/virtio_fake"
 # Drivers and devices on our bus
 
 
+NUMBERS = "cd /sys/bus/virtio/devices; for device in *; do echo $device $(readlink $device); done"
+"""Says which virtio device is where."""
+
+
 def test_drivers(guests: Factory, tmp_path: Path) -> None:
     """If this fails a driver in C does not work on our core, or not a second time: unbound and bound, all modules loaded again."""
     devices = Devices(tmp_path, "pci")
@@ -45,9 +49,9 @@ def test_drivers(guests: Factory, tmp_path: Path) -> None:
         "driver=$(realpath $link); echo ${device##*/} >$driver/unbind; echo ${device##*/} >$driver/bind; done; done"
     )
     settle(guest, 64, total)
-    before = guest.run("ls -l /sys/bus/virtio/devices").out
+    before = guest.run(NUMBERS).out
     guest.run(f"rmmod virtio_balloon {' '.join(MODULES)} virtio_pci virtio virtio_ring; modprobe -a virtio_pci virtio_balloon")
-    assert guest.run("ls -l /sys/bus/virtio/devices").out == before, "the devices should have their numbers again"
+    assert guest.run(NUMBERS).out == before, "the devices should have their numbers again"
     devices.check(guest)
     settle(guest, 64, total)
 
