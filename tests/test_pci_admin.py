@@ -105,7 +105,7 @@ def physical(request: pytest.FixtureRequest, guests: Factory, ours: str) -> Iter
             kernel=KERNEL, rust=CORES[ours], driver=None, balloon=False, swap_mib=0, memory_mib=256, shared_memory=True, 
             qemu_options=[*device.options, *line.options],
             modules=["virtio_net", "virtio_vfio_pci", "pci_functions", "admin_calls"], kernel_options=["suspend.pm_test_delay=0"],
-            allow=UNLOCKED if ours == "rust" else [*UNLOCKED, "WARNING: .*virtio_dev_remove"],
+            allow=UNLOCKED if ours == "rust" else [*UNLOCKED, "cut here", "WARNING: .*virtio_dev_remove"],
         ).start()
         physical = Physical(guest, device, owner, line)
         physical.want(2)

@@ -152,8 +152,6 @@ fn go_live(device: &VirtioDevice, then: impl FnOnce()) {
     }
     then();
     gate::open(device);
-    // A device may have asked for a reset before anybody could hear of it.
-    watch::inspect(device);
 }
 
 /// Marks the device as given up if something failed.
@@ -178,6 +176,8 @@ pub(super) fn probe(device: &VirtioDevice) -> Result {
 
     or_failed(device, start(device, driver))?;
     go_live(device, || driver.scan(device));
+    // The device may have asked for a reset before anybody could hear of it.
+    watch::inspect(device);
     Ok(())
 }
 
@@ -274,6 +274,8 @@ fn resume(device: &VirtioDevice, step: impl FnOnce(&VirtioDriver) -> Result) -> 
     or_failed(device, restart(device, driver, step))?;
     if driver.is_some() {
         go_live(device, || ());
+        // As in `probe`, but that the lock of the device may be somebody else's.
+        watch::look(device);
     }
     Ok(())
 }

@@ -79,8 +79,8 @@ fn run() {
 /// Inspects a device that a driver uses. Says once that it asks for a reset: there is nothing to
 /// break the next time.
 fn check(device: &VirtioDevice) {
-    // Whoever has the lock binds, unbinds or moves the device over sleep. Each of these resets it,
-    // and inspects it if it is live afterwards.
+    // Whoever has the lock binds or unbinds the device. Either resets it, and a device that is live
+    // afterwards is inspected then.
     let Some(_lock) = Lock::try_new(device) else {
         return;
     };
@@ -93,7 +93,7 @@ fn check(device: &VirtioDevice) {
 ///
 /// # Context
 ///
-/// May sleep. Nobody else may bind, unbind or move the device over sleep meanwhile.
+/// May sleep; the lock of the device must be held.
 pub(super) fn inspect(device: &VirtioDevice) {
     let status = device.status();
 
