@@ -153,7 +153,7 @@ def test_host(guests: Factory, tmp_path: Path) -> None:
     folder = ["-fsdev", f"local,id=folder,path={share},security_model=none", "-device", "virtio-9p-pci,disable-legacy=on,fsdev=folder,mount_tag=folder"]
     with VsockDevice(ring.bits, ring.options, "sockets") as sockets:
         guest = boot(guests, [*folder, *sockets.options], shared_memory=True)
-        guest.run("mount -t 9p -o trans=virtio,version=9p2000.L folder /mnt; head -c 16m /dev/urandom >/run/file; cp /run/file /mnt/file; sync")
+        guest.run("set -e; mount -t 9p -o trans=virtio,version=9p2000.L folder /mnt; head -c 16m /dev/urandom >/run/file; cp /run/file /mnt/file; sync")
         assert guest.run("sha256sum </run/file").out.split()[0] == hashlib.sha256((share / "file").read_bytes()).hexdigest()
         (share / "answer").write_bytes((share / "file").read_bytes()[::-1])
         assert guest.run("sha256sum </mnt/answer").out.split()[0] == hashlib.sha256((share / "answer").read_bytes()).hexdigest()
