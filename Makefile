@@ -12,27 +12,38 @@ TARGETS := modules stock-modules intree patches demo bench bench-balloon bench-r
 .PHONY: help $(TARGETS)
 
 help: ## this list
-	@sed -n 's/^#\? \?\([a-z-]\+\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
+	@sed -n -e 's/^##@ \(.*\)/\n\1/p' -e 's/^\([a-z0-9-]\+\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
 
-modules:	## build the modules for the lab's kernel, or: KDIR=<prepared kernel build> [OUT=<folder>] [LLVM=1]
-stock-modules:	## build the modules for Debian's own kernel: the newest, or RELEASE=<uname -r>
-intree:		## put the sources into a kernel tree, to be built as a part of it: KSRC=<source of Linux 7.3>
-patches:	## write them as a series of patches to build/patches: [KSRC=<git tree, which gets a branch>]
+##@ See it work
 demo:		## hibernate a guest with an inflated balloon, beside one with the C driver: [KERNEL=full] [STACK=all: all modules ours]
-bench:		## measure all of the following, and a kernel with all of virtio from Rust beside one from C's files
-bench-balloon:	## measure the balloon driver beside C's: [KERNEL=stock] [PROFILE=1: by function]
-bench-ring:	## measure virtio_ring beside C's: [PROFILE=1: by function]
-bench-rng:	## measure the sample driver beside C's: [KERNEL=stock] [PROFILE=1: by function]
-bench-mmio:	## measure virtio_mmio beside C's: [PROFILE=1: by function]
-bench-pci:	## measure virtio_pci, and all modules together, beside C's: [PROFILE=1: by function]
+
+##@ Install
+stock-modules:	## build the modules for Debian's own kernel: the newest, or RELEASE=<uname -r>
+modules:	## build the modules for the lab's kernel, or: KDIR=<prepared kernel build> [OUT=<folder>] [LLVM=1]
+intree:		## put the sources into a kernel tree, to be built as a part of it: KSRC=<source of Linux 7.3>
+
+##@ Test
 test:		## run the tests on both kernels: [TESTS=<files>] [PYTEST_ARGS=<options>] [ACCEL=tcg]
 test-long:	## run the tests and the long ones, those of the kernel with everything built in as well
 test-intree:	## run the tests of a kernel with everything built in, and of a Debian system on it: [KERNEL=rust-debug]
 test-debug:	## run the tests under KASAN, lockdep and kmemleak, with allocations that fail
 test-arm64:	## run those of transports, rings and balloon on arm64, under emulation
+
+##@ Measure: [PROFILE=1: by function] [BENCH_ARGS="--only PART"]
+bench:		## measure all of the following, and a kernel with all of virtio from Rust beside one from C's files
+bench-balloon:	## measure the balloon driver beside the C driver: [KERNEL=stock]
+bench-ring:	## measure virtio_ring beside the C module
+bench-rng:	## measure the sample driver beside the C driver: [KERNEL=stock]
+bench-mmio:	## measure virtio_mmio beside the C module
+bench-pci:	## measure virtio_pci, and all modules together, beside the C modules
+
+##@ Contribute
 lint:		## check the style: rustfmt, checkpatch, clippy
 rustfmt:	## format the Rust files
 rustdoc:	## make pages of the documentation in the source: build/rustdoc
+patches:	## write the sources as a series of patches to build/patches: [KSRC=<git tree, which gets a branch>]
+
+##@ Keep house
 doctor:		## say what is there, what is missing and how much disk is left
 shell:		## open a shell in the build root
 update:		## make the build root anew from today's archive

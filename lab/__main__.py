@@ -213,15 +213,21 @@ def _bench(name: str) -> int:
         raise LabError(f"KERNEL={kernel}: it must be stock or full")
     names = [kernel, *(["rust", "c"] if name == "stack" else [])]
     options = [*(["--profile"] if os.environ.get("PROFILE") else []), *shlex.split(os.environ.get("BENCH_ARGS", ""))]
-    return _inside(["python3", "-m", "lab.bench", name, "--kernel", kernel, *options], _prepare(names))
+    command = ["python3", "-m", "lab.bench", name, "--kernel", kernel, *options]
+    # Options that are wrong are better found before kernels are built.
+    status = enter.run(buildroot.ensure(Steps(1).begin("build root")), [*command, "--check"])
+    return status or _inside(command, _prepare(names))
 
 
 def _pytest(default: list[str], names: list[str] = BOTH, tests: tuple[str, ...] = ("tests",)) -> int:
     began = time.monotonic()
+    chosen = shlex.split(os.environ.get("TESTS", ""))
+    for test in chosen:
+        if not (paths.CHECKOUT / test.partition("::")[0]).exists():
+            raise LabError(f"TESTS={test}: there is no such file; `ls tests/test_*.py` lists them, relative to the checkout")
     facts = _prepare(names)
     options = ["-o", "cache_dir=/src/build/pytest", *default, *shlex.split(os.environ.get("PYTEST_ARGS", ""))]
-    chosen = shlex.split(os.environ.get("TESTS", "")) or tests
-    status = _inside(["python3", "-m", "pytest", *options, *chosen], facts)
+    status = _inside(["python3", "-m", "pytest", *options, *(chosen or tests)], facts)
     minutes = (time.monotonic() - began) / 60
     print(f"lab: tests {'FAILED, the guests’ logs are in build/logs/' if status else 'passed'} ({minutes:.1f} min in all)")
     return status

@@ -38,4 +38,6 @@ def freeze_usecs(guest: Guest, begin: int) -> float:
     if guest.driver == "rust":
         return int(guest.balloon_debugfs()["freeze_ns"]) / 1000
     device = guest.run("basename $(readlink -f /sys/bus/virtio/devices/virtio0/..)").out.strip()
-    return pmtimes.total_usecs(pmtimes.callbacks(guest.console.text()[begin:], "virtio0", device), "freeze")
+    usecs = pmtimes.total_usecs(pmtimes.callbacks(guest.console.text()[begin:], "virtio0", device), "freeze")
+    assert usecs is not None, "the kernel does not print how long callbacks take"
+    return usecs

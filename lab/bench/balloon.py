@@ -128,20 +128,27 @@ def _sleep(guest: Guest, driver: Driver, samples: Samples, say: Say) -> None:
         guest.wait_actual(mib * PAGES_PER_MIB, timeout=120)
         guest.run(f"swapon {SWAP_DEVICE}")
         for phase in (FREEZE, THAW):
-            usecs[mib, phase] = total_usecs(calls, phase)
+            usecs[mib, phase] = _usecs(calls, phase)
         say(f"hibernates with {mib} MiB in the balloon")
         with _calls(guest, names) as calls:
             result = guest.hibernate(timeout=240)
         if result is not None:
             raise RuntimeError(f"hibernation failed: {result.out.strip()}")
-        usecs[mib, POWEROFF] = total_usecs(calls, POWEROFF)
+        usecs[mib, POWEROFF] = _usecs(calls, POWEROFF)
         with _calls(guest, names) as calls:
             guest.resume(target_mib=0, timeout=240)
-        usecs[mib, RESTORE] = total_usecs(calls, RESTORE)
+        usecs[mib, RESTORE] = _usecs(calls, RESTORE)
         guest.wait_actual(0)
     for key, mib in ((SLEEP_EMPTY, 0), (SLEEP, BALLOON_MIB)):
         samples[key].append(sum(usecs[mib, phase] for phase in (FREEZE, THAW, POWEROFF)))
     samples[RETURNED].append(usecs[BALLOON_MIB, FREEZE if driver == "c" else RESTORE] * 1000 / PAGES)
+
+
+def _usecs(calls: list[Callback], phase: str) -> int:
+    usecs = total_usecs(calls, phase)
+    if usecs is None:
+        raise RuntimeError("the kernel does not print how long callbacks take: it was built without CONFIG_PM_SLEEP_DEBUG")
+    return usecs
 
 
 @contextmanager

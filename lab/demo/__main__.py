@@ -14,7 +14,7 @@ from lab.guest.guest import Driver
 from lab.guest.logs import ROOT
 
 from . import plot
-from .acts import STACKS, Record, perform
+from .acts import SLEEP, STACKS, Record, perform
 from .report import figures, problems, table
 
 NAMES: dict[Driver, str] = {"rust": "Rust", "c": "C"}
@@ -55,6 +55,8 @@ def main() -> int:
     (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
     plot.draw([ours, control], folder)
     print(f"\n{table([ours, control])}\n")
+    if not ours.act(SLEEP).callbacks:
+        print("-: not measured; this kernel was built without CONFIG_PM_SLEEP_DEBUG and does not print how long callbacks take.")
     print("Written: build/demo/result.json, build/demo/actual.svg, build/demo/actual.png")
     print(f"Logs: {ours.logs}, {control.logs}")
     for problem in wrong:

@@ -12,7 +12,10 @@ from .acts import BALLOON_PAGES, FAIL, RESUME, SLEEP, Record
 
 
 def figures(record: Record) -> dict[str, Any]:
-    """One driver's entry in result.json. Pages and `actual` count 4 KiB pages; moved pages count in both directions."""
+    """One driver's entry in result.json. Pages and `actual` count 4 KiB pages; moved pages count in both directions.
+
+    What was not measured is None.
+    """
     fail, sleep, resume = record.act(FAIL), record.act(SLEEP), record.act(RESUME)
     return {
         "pages_moved_failed_hibernation": fail.traffic.pages,
@@ -22,8 +25,8 @@ def figures(record: Record) -> dict[str, Any]:
         "modules_c": record.control,
         "memtotal_before_kib": record.memtotal_before,
         "memtotal_after_resume_kib": record.memtotal_after_resume,
-        "freeze_ns": total_usecs(sleep.callbacks, "freeze") * 1000,
-        "restore_ns": total_usecs(resume.callbacks, "restore") * 1000,
+        "freeze_ns": _nanoseconds(total_usecs(sleep.callbacks, "freeze")),
+        "restore_ns": _nanoseconds(total_usecs(resume.callbacks, "restore")),
         "image_pages": record.image_pages,
         "checksum_ok": record.checksum_ok,
     }
@@ -86,4 +89,9 @@ def _range(record: Record, act: str) -> str:
 
 
 def _ms(record: Record, act: str, phase: str) -> str:
-    return f"{total_usecs(record.act(act).callbacks, phase) / 1000:.1f}"
+    usecs = total_usecs(record.act(act).callbacks, phase)
+    return "-" if usecs is None else f"{usecs / 1000:.1f}"
+
+
+def _nanoseconds(usecs: int | None) -> int | None:
+    return None if usecs is None else usecs * 1000

@@ -48,9 +48,12 @@ def callbacks(console: str, child: str, parent: str) -> list[Callback]:
     return result
 
 
-def total_usecs(calls: list[Callback], phase: str) -> int:
-    """The time of one phase with its `_late`/`_early` and `_noirq` parts, in microseconds."""
-    return sum(call.usecs for call in calls if call.phase.split("_")[0] == phase)
+def total_usecs(calls: list[Callback], phase: str) -> int | None:
+    """The time of one phase with its `_late`/`_early` and `_noirq` parts, in microseconds.
+
+    None if nothing was measured: a kernel without CONFIG_PM_SLEEP_DEBUG, as Debian's for clouds, prints no times.
+    """
+    return sum(call.usecs for call in calls if call.phase.split("_")[0] == phase) if calls else None
 
 
 def _phase(function: str) -> str:
