@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 from lab.demo.acts import FAIL, INFLATE, RESUME, SLEEP, USE, Act, Record
 from lab.demo.report import figures, table
+from lab.guest import Traffic
 from lab.guest.pmtimes import Callback, total_usecs
 
 
 def record(callbacks: list[Callback]) -> Record:
     """A demo in which nothing happened but some callbacks, the same in each act."""
-    return Record("rust", acts=[Act(name, 0, callbacks=callbacks) for name in (INFLATE, FAIL, SLEEP, RESUME, USE)])
+    traffic = Traffic(actual=[(0, 0)])
+    return Record("rust", acts=[Act(name, 0, 0, traffic, callbacks) for name in (INFLATE, FAIL, SLEEP, RESUME, USE)])
 
 
 @pytest.mark.parametrize(("callbacks", "shown", "nanoseconds"), [
