@@ -15,7 +15,8 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Kernel:
-    """One guest kernel: its boot image, its release string and the folder with its modules (`.ko`, `.ko.xz`)."""
+    """One guest kernel: its boot image, its release string and the folder with its modules (`.ko`, `.ko.xz`); source, build folder and
+    make variables are what building a module for it takes."""
 
     name: str
     arch: str
@@ -23,6 +24,8 @@ class Kernel:
     release: str
     modules_dir: Path
     source: Path
+    build: Path
+    make: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,10 @@ def facts() -> Facts:
         raise RuntimeError("LAB_FACTS is not set: start this through the lab (`make test`, `make demo`, `python3 -m lab …`)")
     raw = json.loads(Path(path).read_text())
     kernels = {
-        name: Kernel(name, entry["arch"], Path(entry["image"]), entry["release"], Path(entry["modules_dir"]), Path(entry["source"]))
+        name: Kernel(
+            name, entry["arch"], Path(entry["image"]), entry["release"], Path(entry["modules_dir"]), Path(entry["source"]),
+            Path(entry["build"]), tuple(entry["make"]),
+        )
         for name, entry in raw["kernels"].items()
     }
     return Facts(
