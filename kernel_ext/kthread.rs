@@ -6,7 +6,10 @@
 
 use core::{
     marker::PhantomData,
-    ptr::NonNull, //
+    ptr::{
+        null_mut,
+        NonNull, //
+    }, //
 };
 use kernel::{
     bindings,
@@ -99,6 +102,20 @@ impl Current {
         unsafe { bindings::set_freezable() };
         body(&Self(PhantomData));
         0
+    }
+
+    /// Freezes the thread if the PM core asks for that, and tells whether the owner wants it to end.
+    ///
+    /// A thread that always has something to do must call this between two pieces of work: a wait
+    /// that need not wait does not freeze it.
+    ///
+    /// # Context
+    ///
+    /// May sleep for as long as the system does; holds no lock.
+    pub fn should_stop_or_freeze(&self) -> bool {
+        // SAFETY: The caller is a kernel thread, which `enter` has made freezable. The argument may
+        // be NULL.
+        unsafe { bindings::kthread_freezable_should_stop(null_mut()) }
     }
 
     /// Tells whether the owner wants the thread to end.

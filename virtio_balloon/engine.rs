@@ -54,7 +54,6 @@ use kernel::{
     num::casts::usize_as_u64,
     prelude::*,
     sync::{
-        atomic::Atomic,
         Arc,
         Mutex, //
     },
@@ -116,8 +115,6 @@ pub(super) struct State<'a> {
 pub(crate) struct Engine<'a> {
     pub(super) dev: &'a Device<Bound>,
     pub(super) shared: Arc<Shared>,
-    /// The thread is allocating pages: not the time to move those that are in the balloon.
-    pub(super) growing: Atomic<bool>,
     pub(super) detector: Detector,
     #[pin]
     pub(super) pages: PageList<Self>,
@@ -163,7 +160,6 @@ impl<'a> Engine<'a> {
             Ok(try_pin_init!(Self {
                 dev,
                 shared,
-                growing: Atomic::new(false),
                 detector,
                 pages <- PageList::new(!dev.features().has(DEFLATE_ON_OOM)),
                 state <- new_mutex!(state),

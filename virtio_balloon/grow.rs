@@ -30,7 +30,6 @@ use crate::kernel_ext::{
 
 use kernel::{
     prelude::*,
-    sync::atomic::Relaxed,
     time::{
         Delta,
         Instant,
@@ -220,15 +219,13 @@ impl<'a> Engine<'a> {
     /// Allocates pages for a balloon that holds `held`, less than `target`, and starts their
     /// inflation.
     pub(super) fn grow(&self, source: &mut Source, held: usize, target: usize) -> Next {
-        if self.shared.is_paused() {
-            return Next::Wait(None);
-        }
         if let Some(left) = source.backoff.left() {
             return Next::Wait(Some(left));
         }
-        self.growing.store(true, Relaxed);
-        let supply = source.fill(target - held);
-        self.growing.store(false, Relaxed);
+        let supply = self.shared.grow(|| source.fill(target - held));
+        let Some(supply) = supply else {
+            return Next::Wait(None);
+        };
         match supply {
             Supply::Some => source.relax(),
             Supply::Searching => return Next::Step,

@@ -112,7 +112,7 @@ impl<'a> Informer<'a> {
 
     /// Serves the device until the driver is unbound.
     pub(super) fn serve(&self, current: &kthread::Current) {
-        while !current.should_stop() {
+        while !current.should_stop_or_freeze() {
             let timeout = self.step();
 
             self.shared.info.wait(timeout, || current.should_stop());

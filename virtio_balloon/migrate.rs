@@ -25,7 +25,6 @@ use crate::kernel_ext::{
 
 use kernel::{
     prelude::*,
-    sync::atomic::Relaxed,
     time::Msecs, //
 };
 
@@ -62,7 +61,7 @@ impl<'a> Engine<'a> {
         }
         // Whoever makes room for the balloon need not move what is in it already. Compaction tries
         // ten times after an `EAGAIN`, which would be most of the work when the balloon is large.
-        if self.growing.load(Relaxed) {
+        if self.shared.is_growing() {
             return Err(EBUSY);
         }
         self.reap(&mut st);

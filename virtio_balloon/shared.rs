@@ -48,6 +48,9 @@ use kernel::{
 /// the deflation, in milliseconds.
 const DEFLATION_STALLS_MS: Msecs = 3000;
 
+/// How long a sleep transition waits for an allocation to end, in milliseconds.
+const ALLOCATION_MS: Msecs = 1000;
+
 /// What happened to the balloon at the last step of a sleep transition; 0 stands for none yet.
 #[derive(Clone, Copy)]
 #[repr(u32)]
@@ -145,6 +148,9 @@ pub(super) struct Shared {
     hold_at_zero: Atomic<bool>,
     /// A sleep transition is under way: do not inflate, nor wait for the device in a migration.
     pause: Atomic<bool>,
+    /// The thread is allocating pages: not the time to move those that are in the balloon, nor to
+    /// freeze the thread.
+    growing: Atomic<bool>,
     /// The driver is being unbound.
     ended: Atomic<bool>,
     pub(super) wakeup: Wakeup,
@@ -179,6 +185,7 @@ impl Shared {
                 config_event: Atomic::new(false),
                 hold_at_zero: Atomic::new(false),
                 pause: Atomic::new(false),
+                growing: Atomic::new(false),
                 ended: Atomic::new(false),
                 wakeup: Wakeup::new(dev),
                 cap <- Cap::new(),
@@ -247,6 +254,33 @@ impl Shared {
     /// Whether a sleep transition is under way.
     pub(super) fn is_paused(&self) -> bool {
         self.pause.load(Acquire)
+    }
+
+    /// Calls `allocate`, unless a sleep transition is under way.
+    ///
+    /// [`Self::pause`] waits for its end: an allocation that reclaims or compacts memory cannot be
+    /// interrupted, and would hold up the freezing of tasks.
+    pub(super) fn grow<R>(&self, allocate: impl FnOnce() -> R) -> Option<R> {
+        // Either this sees `pause`, or `pause` sees this.
+        self.growing.xchg(true, Full);
+        let result = (!self.is_paused()).then(allocate);
+
+        self.growing.store(false, Release);
+        if self.is_paused() {
+            self.wake_waiters();
+        }
+        result
+    }
+
+    /// Whether the thread is allocating pages.
+    pub(super) fn is_growing(&self) -> bool {
+        self.growing.load(Acquire)
+    }
+
+    /// Begins a sleep transition: when this returns, the thread allocates nothing.
+    fn pause(&self) {
+        self.pause.xchg(true, Full);
+        self.wait(Mode::Brief, Some(ALLOCATION_MS), || !self.is_growing());
     }
 
     /// Whether a sleep transition of any kind is under way.
@@ -335,7 +369,7 @@ impl PmHandler for Listener {
         let shared = &*self.0;
 
         match event {
-            PmEvent::SleepPrepare => shared.pause.store(true, Release),
+            PmEvent::SleepPrepare => shared.pause(),
             PmEvent::PostSleep => shared.pause.store(false, Release),
             PmEvent::RestorePrepare => shared.hold_at_zero.store(true, Release),
             PmEvent::PostRestore => shared.hold_at_zero.store(false, Release),

@@ -26,7 +26,6 @@ use crate::kernel_ext::{
 use kernel::{
     num::casts::u32_as_usize,
     prelude::*,
-    task::might_sleep,
     time::{
         Delta,
         Msecs, //
@@ -76,9 +75,8 @@ impl<'a> Engine<'a> {
 
         // The target may have been set before the device was live.
         self.shared.wake();
-        while !current.should_stop() {
-            // A large balloon must not keep others from running.
-            might_sleep();
+        // A large balloon keeps neither others from running nor the system from going to sleep.
+        while !current.should_stop_or_freeze() {
             if let Next::Wait(timeout) = self.step(&mut worker) {
                 self.shared.rest();
                 self.shared.wait(Mode::Freezable, timeout, || {
