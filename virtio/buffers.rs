@@ -2,7 +2,7 @@
 
 //! The buffers in a virtqueue, which the queue owns as long as the device may touch them.
 //!
-//! What drivers ([`Queue`](super::queue::Queue)) and transports with a queue of their own have in
+//! What drivers (`queue.rs`) and transports with a queue of their own have in
 //! common: the functions of `include/linux/virtio.h`, with payloads that are moved in and out.
 
 use super::{

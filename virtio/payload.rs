@@ -33,7 +33,7 @@ macro_rules! plain_bytes {
 
 plain_bytes!(Le16, Le32, Le64, Virtio16, Virtio32, Virtio64);
 
-/// A value that a driver puts into a [`Queue`](super::queue::Queue).
+/// A value that a driver puts into a `Queue` (`queue.rs`).
 ///
 /// The queue owns the value until the device has used the buffer, or was reset. Its two parts are
 /// asked for once, when the buffer is made available; the device sees the readable part first.
