@@ -104,7 +104,7 @@ impl Current {
         0
     }
 
-    /// Freezes the thread if the PM core asks for that, and tells whether the owner wants it to end.
+    /// Freezes the thread if the PM core asks for that; tells whether the owner wants it to end.
     ///
     /// A thread that always has something to do must call this between two pieces of work: a wait
     /// that need not wait does not freeze it.
