@@ -17,6 +17,21 @@ pub fn available_pages() -> usize {
     usize::try_from(unsafe { bindings::si_mem_available() }).unwrap_or(0)
 }
 
+/// Number of kernel pages for which there is room in the swap areas.
+///
+/// # Context
+///
+/// Any.
+pub fn free_swap_pages() -> usize {
+    #[cfg(CONFIG_SWAP)]
+    // SAFETY: The counter is static.
+    let free = unsafe { bindings::atomic64_read(&raw const bindings::nr_swap_pages) };
+    #[cfg(not(CONFIG_SWAP))]
+    let free = 0;
+
+    usize::try_from(free).unwrap_or(0)
+}
+
 /// What the kernel fills pages with when it frees them, if it does: each byte of the value.
 ///
 /// Zeroes with `init_on_free=1`, the poison pattern with `page_poison=1` on the command line.

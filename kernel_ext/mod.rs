@@ -9,6 +9,8 @@ pub mod balloon_page;
 pub mod hwrng;
 pub mod kthread;
 pub mod mem;
+pub mod modinfo;
+pub mod module_param;
 pub mod notifier;
 pub mod offline_page;
 pub mod page_block;

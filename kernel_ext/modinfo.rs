@@ -7,12 +7,17 @@
 /// Puts `tag=text` into a loadable module's information, as `MODULE_INFO()` does.
 macro_rules! modinfo {
     ($tag:literal, $($text:literal),+) => {
+        #[allow(unsafe_code, reason = "text in a section of its own, which nothing executes")]
         #[cfg(MODULE)]
-        ::core::arch::global_asm!(
-            ".section .modinfo,\"a\"",
-            concat!(".asciz \"", $tag, "=", $($text,)+ "\""),
-            ".previous",
-        );
+        const _: () = {
+            mod text {
+                ::core::arch::global_asm!(
+                    ".section .modinfo,\"a\"",
+                    concat!(".asciz \"", $tag, "=", $($text,)+ "\""),
+                    ".previous",
+                );
+            }
+        };
     };
 }
 pub(crate) use modinfo;

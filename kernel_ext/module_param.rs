@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Module parameters that may be given several times, or are on or off, and that can be read in
-//! sysfs.
+//! Module parameters that may be given several times, or are on or off, or have a text of their
+//! own, and that can be read in sysfs, or written there as well.
 //!
 //! The kernel crate has parameters with one value each, which cannot be read. C header:
 //! `include/linux/moduleparam.h`.
@@ -30,11 +30,13 @@ pub trait Parameter: Send {
     ///
     /// # Errors
     ///
-    /// Any error is logged; a module is not loaded then, and its initialisation never called.
+    /// Any error is logged; a module is not loaded then, and its initialisation never called. A
+    /// later write fails with it.
     ///
     /// # Context
     ///
-    /// May sleep. Before the initialisation of the module.
+    /// May sleep. Before the initialisation of the module, and at any time later if the file in
+    /// sysfs may be written.
     fn set(&mut self, value: &CStr) -> Result;
 
     /// Writes what a read in sysfs gives.
@@ -178,8 +180,9 @@ impl Flag {
 /// Declares a parameter that can be read in sysfs, of a module made with `module!` in the same
 /// crate: its state, its name as a loaded module's and its name as a built-in one's.
 ///
-/// Only root may read a [`Parameter`], which is read, when built in, together with the
-/// initialisation of devices. A `bool` is a [`Flag`], with the mode of its file, which must not
+/// Only root may read a [`Parameter`] without a mode, which is read, when built in, together with
+/// the initialisation of devices; one with the mode of its file is read before all initialisation,
+/// where `set` must not allocate. A `bool` is a [`Flag`], with the mode of its file, which must not
 /// allow writing.
 macro_rules! module_parameter {
     ($(#[$doc:meta])* $state:ident: bool, $name:literal, $builtin:literal, $mode:literal) => {
@@ -202,9 +205,23 @@ macro_rules! module_parameter {
         }
     };
     (
+        $(#[$doc:meta])* $state:ident: $type:ty = $init:expr,
+        $name:literal, $builtin:literal, $mode:literal
+    ) => {
+        $(#[$doc])*
+        static $state: $crate::kernel_ext::module_param::Cell<$type> =
+            $crate::kernel_ext::module_param::Cell::new($init);
+
+        $crate::kernel_ext::module_param::module_parameter! {
+            @entry $state, $name, $builtin,
+            &$crate::kernel_ext::module_param::Ops::<$type>::TABLE, $mode, -1
+        }
+    };
+    (
         @entry $state:ident, $name:literal, $builtin:literal,
         $ops:expr, $mode:literal, $level:literal
     ) => {
+        #[allow(unsafe_code, reason = "what the kernel expects in that section")]
         const _: () = {
             #[link_section = "__param"]
             #[used(compiler)]

@@ -100,6 +100,14 @@ pub enum NodePages {
     ReclaimedDirectly,
     /// The page cache as it is now.
     File,
+    /// Memory of processes and of file systems without a disk that was not used for a while.
+    InactiveAnonymous,
+    /// The same that was used recently.
+    ActiveAnonymous,
+    /// Read back from swap soon after they were reclaimed, since boot.
+    RefaultedAnonymous,
+    /// Read again from files soon after they were reclaimed, since boot.
+    RefaultedFile,
 }
 
 impl NodePages {
@@ -115,6 +123,10 @@ impl NodePages {
             Self::ReclaimedByKswapd => bindings::node_stat_item_PGSTEAL_KSWAPD,
             Self::ReclaimedDirectly => bindings::node_stat_item_PGSTEAL_DIRECT,
             Self::File => bindings::node_stat_item_NR_FILE_PAGES,
+            Self::InactiveAnonymous => bindings::node_stat_item_NR_INACTIVE_ANON,
+            Self::ActiveAnonymous => bindings::node_stat_item_NR_ACTIVE_ANON,
+            Self::RefaultedAnonymous => bindings::node_stat_item_WORKINGSET_REFAULT_ANON,
+            Self::RefaultedFile => bindings::node_stat_item_WORKINGSET_REFAULT_FILE,
         };
         let counters = (&raw mut bindings::vm_node_stat).cast::<bindings::atomic64_t>();
         let counter = counters.wrapping_add(u32_as_usize(item));

@@ -13,10 +13,18 @@ use super::{
     },
     layout::{
         BLOCK_ORDER,
-        LEAVE_AVAILABLE,
+        DEFLATE_ON_OOM,
         REQUEST_PAGES, //
     },
+    parameters,
+    policy::{
+        self,
+        Policy,
+        Pressure,
+        Room, //
+    },
     requests::is_addressable,
+    shared::Limit,
     thread::Next, //
 };
 use crate::kernel_ext::{
@@ -25,10 +33,16 @@ use crate::kernel_ext::{
         BalloonPage,
         Effort, //
     },
-    mem, //
+    mem,
+    vm_stat::{
+        Memory,
+        NodePages, //
+    }, //
 };
 
 use kernel::{
+    num::casts::usize_as_u64,
+    page::PAGE_SHIFT,
     prelude::*,
     time::{
         Delta,
@@ -51,14 +65,18 @@ const DEAR: Delta = Delta::from_millis(100);
 /// For how many times as long they wait.
 const REST: i64 = 8;
 
+/// Pages that are allocated at once while others are swapped out for them, and how long that may
+/// take before the thread looks at everything again.
+const SWAP_AT_ONCE: (usize, Delta) = ((1 << 20) >> PAGE_SHIFT, Delta::from_millis(20));
+
 /// What an attempt to allocate led to.
 enum Supply {
     /// Pages.
     Some,
     /// None so far, but not all was tried.
     Searching,
-    /// None, and nothing is left to try.
-    None,
+    /// None, for this reason.
+    None(Limit),
 }
 
 /// The restraint of inflation when memory is short.
@@ -128,6 +146,9 @@ pub(super) struct Source {
     ladder: Ladder,
     backoff: Backoff,
     moderation: Moderation,
+    pressure: Pressure,
+    /// When time began to count for it.
+    start: Instant<Monotonic>,
 }
 
 impl Source {
@@ -145,6 +166,8 @@ impl Source {
                 said: None,
             },
             moderation: Moderation { rest: None },
+            pressure: Pressure::new(),
+            start: Instant::now(),
         })
     }
 
@@ -158,14 +181,32 @@ impl Source {
         self.backoff.until = None;
     }
 
-    /// Fills the batch with up to `want` pages, as far as memory allows.
+    /// Fills the batch with up to `want` pages of a guest with `total` pages, as far as its memory
+    /// and its administrator allow.
+    fn fill(&mut self, want: usize, total: usize) -> Supply {
+        let (policy, floor) = parameters::current();
+        let want = want.min(REQUEST_PAGES);
+        let supply = match policy::room(policy, floor.pages(total, PAGE_SHIFT), memory()) {
+            Room::Available(spare) => self.take(want.min(spare)),
+            Room::Swap(_) if policy == Policy::Pressure && self.is_under_pressure() => {
+                Supply::None(Limit::Pressure)
+            }
+            Room::Swap(spare) => self.squeeze(want.min(spare)),
+            Room::Nothing => Supply::None(Limit::Floor),
+        };
+        let had = self.batch.len();
+
+        self.batch.retain(|page| is_addressable(page));
+        match self.batch.len() {
+            0 if had > 0 => Supply::None(Limit::Allocation),
+            _ => supply,
+        }
+    }
+
+    /// Takes up to `want` pages that are available.
     ///
     /// Asks for compaction only at the beginning, and then for nothing else.
-    fn fill(&mut self, want: usize) -> Supply {
-        let spare = mem::available_pages().saturating_sub(LEAVE_AVAILABLE);
-        let want = want.min(spare).min(REQUEST_PAGES);
-        let mut supply = Supply::None;
-
+    fn take(&mut self, want: usize) -> Supply {
         while self.batch.len() < want {
             let (had, left) = (self.batch.len(), want - self.batch.len());
             let rung = self.ladder.rung(left);
@@ -174,11 +215,10 @@ impl Source {
                     balloon_page::alloc_block(order, Effort::TakeFree, &mut self.batch);
                 }
                 Rung::Compaction(order) => {
-                    supply = Supply::Searching;
                     if had == 0 {
                         self.compact(order);
                     }
-                    break;
+                    return self.supply(Supply::Searching);
                 }
                 Rung::Singles => {
                     balloon_page::alloc_singles(left, &mut self.batch);
@@ -190,13 +230,38 @@ impl Source {
                 break;
             }
         }
-        let had = self.batch.len();
-        self.batch.retain(|page| is_addressable(page));
-        match (self.batch.len(), had) {
-            (0, 0) => supply,
-            (0, _) => Supply::None,
-            _ => Supply::Some,
+        self.supply(Supply::None(Limit::Allocation))
+    }
+
+    /// Takes up to `want` pages for which others are swapped out.
+    fn squeeze(&mut self, want: usize) -> Supply {
+        let start = Instant::<Monotonic>::now();
+        let (most, limit) = SWAP_AT_ONCE;
+        let want = want.min(most);
+
+        while self.batch.len() < want && start.elapsed() < limit {
+            if balloon_page::alloc_singles(want - self.batch.len(), &mut self.batch) == 0 {
+                break;
+            }
         }
+        self.pressure.note_taken(usize_as_u64(self.batch.len()));
+        self.supply(Supply::None(Limit::Allocation))
+    }
+
+    /// [`Supply::Some`] if there are pages in the batch, else `otherwise`.
+    fn supply(&self, otherwise: Supply) -> Supply {
+        match self.batch.is_empty() {
+            true => otherwise,
+            false => Supply::Some,
+        }
+    }
+
+    /// Whether the guest reads back what was swapped out.
+    fn is_under_pressure(&mut self) -> bool {
+        let now = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(0);
+        let refaults = NodePages::RefaultedAnonymous.read() + NodePages::RefaultedFile.read();
+
+        self.pressure.is_high(now, refaults)
     }
 
     /// Takes a block that is made by compaction, if that succeeds.
@@ -222,14 +287,15 @@ impl<'a> Engine<'a> {
         if let Some(left) = source.backoff.left() {
             return Next::Wait(Some(left));
         }
-        let supply = self.shared.grow(|| source.fill(target - held));
+        let total = self.guest_pages(held);
+        let supply = self.shared.grow(|| source.fill(target - held, total));
         let Some(supply) = supply else {
             return Next::Wait(None);
         };
         match supply {
             Supply::Some => source.relax(),
             Supply::Searching => return Next::Step,
-            Supply::None => return self.go_without(source, held, target),
+            Supply::None(limit) => return self.go_without(source, limit, held, target),
         }
 
         let mut st = self.state.lock();
@@ -243,9 +309,21 @@ impl<'a> Engine<'a> {
         Next::Step
     }
 
+    /// Size of the guest's memory if `held` pages of it are in the balloon.
+    fn guest_pages(&self, held: usize) -> usize {
+        let total = usize::try_from(Memory::read().total).unwrap_or(0);
+
+        match self.dev.features().has(DEFLATE_ON_OOM) {
+            // They still count.
+            true => total,
+            false => total + held,
+        }
+    }
+
     /// There are no pages to get on the way from `held` to `target`: waits, and says so once.
-    fn go_without(&self, source: &mut Source, held: usize, target: usize) -> Next {
+    fn go_without(&self, source: &mut Source, limit: Limit, held: usize, target: usize) -> Next {
         source.backoff.fail();
+        self.shared.note_limit(Some(limit));
         self.figures().alloc_failures.add(1);
         if source.backoff.may_say() {
             dev_info!(
@@ -254,5 +332,16 @@ impl<'a> Engine<'a> {
             );
         }
         Next::Wait(source.backoff.left())
+    }
+}
+
+/// What the policy looks at.
+fn memory() -> policy::Memory {
+    let anonymous = NodePages::InactiveAnonymous.read() + NodePages::ActiveAnonymous.read();
+
+    policy::Memory {
+        available: mem::available_pages(),
+        swap: mem::free_swap_pages(),
+        anonymous: usize::try_from(anonymous).unwrap_or(0),
     }
 }

@@ -10,7 +10,7 @@
 use super::{
     layout::{
         COMMAND_ID,
-        LEAVE_AVAILABLE, //
+        LEAVE_MIB, //
     },
     queues::HintQueue,
     shared::Shared, //
@@ -43,6 +43,7 @@ use kernel::{
     device::Bound,
     new_mutex,
     num::casts::usize_as_u64,
+    page::PAGE_SHIFT,
     prelude::*,
     sync::{
         atomic::{
@@ -432,7 +433,8 @@ impl State<'_> {
 /// Whether there is so much free memory that a block can be set aside.
 fn can_spare() -> bool {
     let memory = Memory::read();
-    let leave = memory.total / LEAVE_FREE + usize_as_u64(LEAVE_AVAILABLE + PageBlock::PAGES);
+    let blocks = u64::from(LEAVE_MIB << 20) + usize_as_u64(PageBlock::BYTES);
+    let leave = memory.total / LEAVE_FREE + (blocks >> PAGE_SHIFT);
 
     memory.free > leave
 }

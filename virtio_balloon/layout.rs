@@ -107,7 +107,7 @@ pub(super) const BURST: usize = REQUESTS / 2;
 /// Order of the largest blocks that inflation takes.
 pub(super) const BLOCK_ORDER: u32 = page_size::block_order(PAGE_SHIFT, REQUEST_PAGES);
 
-/// Memory that inflation leaves available, in kernel pages: 32 MiB.
+/// Memory that is left to the guest unless its administrator says otherwise, in MiB.
 ///
 /// `MemAvailable` has the reserves of the zones taken off already.
-pub(super) const LEAVE_AVAILABLE: usize = (32 << 20) >> PAGE_SHIFT;
+pub(super) const LEAVE_MIB: u32 = 32;

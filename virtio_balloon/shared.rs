@@ -7,6 +7,7 @@ use super::{
     informer::Bell,
     layout::PER_PAGE,
     oom::Cap,
+    parameters,
     report::LetterBox, //
 };
 use crate::kernel_ext::{
@@ -70,6 +71,23 @@ impl Transition {
     const NAMES: [&str; 5] = ["none", "frozen", "held", "returned", "deflating"];
 }
 
+/// Why the balloon does not grow to the size that the device wants; 0 stands for no reason.
+#[derive(Clone, Copy)]
+#[repr(u32)]
+pub(super) enum Limit {
+    /// What is left to the guest would be less than its administrator wants.
+    Floor = 1,
+    /// The guest reads back what was swapped out for the balloon.
+    Pressure,
+    /// The kernel has no pages to give.
+    Allocation,
+}
+
+impl Limit {
+    /// The names in debugfs.
+    const NAMES: [&str; 4] = ["none", "floor", "pressure", "allocation"];
+}
+
 /// Figures of one balloon, in kernel pages and nanoseconds; written under the lock of the engine,
 /// read without.
 #[derive(Default)]
@@ -83,6 +101,7 @@ pub(super) struct Figures {
     pub(super) returned: Counter,
     pub(super) migrated: Counter,
     pub(super) alloc_failures: Counter,
+    pub(super) limit: Counter,
     pub(super) statistics: Counter,
     pub(super) shortages: Counter,
     pub(super) hint_rounds: Counter,
@@ -127,6 +146,13 @@ impl Counter {
     /// Adds to the value.
     pub(super) fn add(&self, value: u64) {
         self.0.add(value, Relaxed);
+    }
+
+    /// The value's name in a list of names.
+    fn name(&self, names: &[&'static str]) -> &'static str {
+        let found = usize::try_from(self.get()).ok().and_then(|i| names.get(i));
+
+        found.unwrap_or(&"")
     }
 
     /// Adds the time since `start`, in nanoseconds.
@@ -320,14 +346,21 @@ impl Shared {
         }
     }
 
+    /// Publishes why the balloon does not grow.
+    pub(super) fn note_limit(&self, limit: Option<Limit>) {
+        // CAST: The discriminants are small.
+        let number = limit.map_or(0, |limit| limit as u64);
+
+        self.figures.limit.set(number);
+    }
+
     /// Writes the contents of the debugfs file.
     pub(super) fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let x = &self.figures;
         let pages = |counter: &Counter| counter.get() * usize_as_u64(PER_PAGE);
-        let transition = usize::try_from(x.transition.get())
-            .ok()
-            .and_then(|i| Transition::NAMES.get(i))
-            .unwrap_or(&"");
+        let transition = x.transition.name(&Transition::NAMES);
+        let (policy, floor) = parameters::current();
+        let (number, unit) = floor.number_and_unit();
         let phase = if x.frozen.get() != 0 {
             "frozen"
         } else {
@@ -343,6 +376,9 @@ impl Shared {
         writeln!(f, "returned_total: {}", pages(&x.returned))?;
         writeln!(f, "migrated_total: {}", pages(&x.migrated))?;
         writeln!(f, "alloc_failures: {}", x.alloc_failures.get())?;
+        writeln!(f, "policy: {}", policy.name())?;
+        writeln!(f, "floor: {number}{unit}")?;
+        writeln!(f, "limited_by: {}", x.limit.name(&Limit::NAMES))?;
         writeln!(f, "statistics: {}", x.statistics.get())?;
         writeln!(f, "shortages: {}", x.shortages.get())?;
         writeln!(f, "hint_rounds: {}", x.hint_rounds.get())?;

@@ -135,10 +135,12 @@ impl<'a> Engine<'a> {
         let target = self.target(&mut st);
         let held = st.held;
         if held > target {
+            self.shared.note_limit(None);
             return self.shrink(&mut st, held - target);
         }
         if held == target {
             worker.source.relax();
+            self.shared.note_limit(None);
             return Next::Wait(self.shared.cap.left());
         }
         if !st.requests.has_idle() {
