@@ -96,8 +96,10 @@ pub struct Current(PhantomData<*mut ()>);
 impl Current {
     /// Runs the body of a thread, freezable from here on.
     ///
+    /// # Safety
+    ///
     /// To be called from the function that [`Thread::new`] was given, whose value it returns.
-    pub fn enter(body: impl FnOnce(&Self)) -> c_int {
+    pub unsafe fn enter(body: impl FnOnce(&Self)) -> c_int {
         // SAFETY: Affects and may freeze the calling thread, which has nothing locked yet.
         unsafe { bindings::set_freezable() };
         body(&Self(PhantomData));

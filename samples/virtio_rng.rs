@@ -53,21 +53,20 @@ struct RngDriver;
 
 /// What the driver keeps for one device.
 #[pin_data]
-struct Rng<'a> {
-    dev: &'a Device<Bound>,
+struct Rng {
     /// What the device gives; nothing while the system sleeps.
     #[pin]
-    stream: SpinLock<Option<InStream<'a, PAGE_SIZE>>>,
+    stream: SpinLock<Option<InStream<PAGE_SIZE>>>,
     #[pin]
     readers: hwrng::Readers,
 }
 
 /// Gives a device, which is not live yet, its queue.
-fn connect(dev: &Device<Bound>) -> Result<InStream<'_, PAGE_SIZE>> {
-    InStream::new(Queues::single::<RngDriver, _>(dev, c"input")?, DEPTH)
+fn connect(queues: NewQueues<'_, RngDriver>) -> Result<InStream<PAGE_SIZE>> {
+    InStream::new(queues.single(c"input")?, DEPTH)
 }
 
-impl hwrng::Source for Rng<'_> {
+impl hwrng::Source for Rng {
     const NAME: &'static CStr = c"virtio_rng";
 
     fn readers(&self) -> &hwrng::Readers {
@@ -86,47 +85,44 @@ impl hwrng::Source for Rng<'_> {
 
 #[vtable]
 impl Driver for RngDriver {
-    type Data<'bound> = Rng<'bound>;
-    type Registration<'bound> = hwrng::Registration<'bound, Rng<'bound>>;
+    type Data<'bound> = Rng;
+    type Registration<'bound> = hwrng::Registration<'bound, Rng>;
 
     const ID_TABLE: IdTable = &ID_TABLE;
 
-    fn probe<'bound>(dev: &'bound Device<Core<'_>>) -> impl PinInit<Rng<'bound>, Error> + 'bound {
+    fn probe<'bound>(
+        _dev: &'bound Device<Core<'_>>,
+        queues: NewQueues<'_, Self>,
+    ) -> impl PinInit<Rng, Error> {
         pin_init::pin_init_scope(move || {
-            let stream = connect(dev)?;
+            let stream = connect(queues)?;
 
             Ok(try_pin_init!(Rng {
-                dev,
                 stream <- new_spinlock!(Some(stream)),
                 readers <- hwrng::Readers::new(),
             }? Error))
         })
     }
 
-    fn live(_dev: &Device<Core<'_>>, data: Pin<&Rng<'_>>) {
-        if let Some(stream) = &mut *data.stream.lock() {
-            stream.notify();
+    fn live(_dev: &Device<Core<'_>>, data: Pin<&Rng>) -> Result {
+        match &*data.stream.lock() {
+            Some(stream) => stream.notify(),
+            None => Ok(()),
         }
     }
 
-    fn notified(_dev: &Device<Bound>, data: Pin<&Rng<'_>>, _place: usize) {
+    fn notified(_dev: &Device<Bound>, data: Pin<&Rng>, _place: usize) {
         data.readers.wake();
     }
 
-    fn unbind(_dev: &Device<Core<'_>>, data: Pin<&Rng<'_>>) {
-        let stream = data.stream.lock().take();
-
-        drop(stream);
-    }
-
-    fn freeze(dev: &Device<Core<'_>>, data: Pin<&Rng<'_>>) -> Result {
+    fn freeze(_dev: &Device<Core<'_>>, data: Pin<&Rng>) -> Result {
         // What is left goes, too: two systems resumed from one image must not share it.
-        Self::unbind(dev, data);
+        *data.stream.lock() = None;
         Ok(())
     }
 
-    fn restore(_dev: &Device<Core<'_>>, data: Pin<&Rng<'_>>) -> Result {
-        *data.stream.lock() = Some(connect(data.dev)?);
+    fn restore(_dev: &Device<Core<'_>>, data: Pin<&Rng>, queues: NewQueues<'_, Self>) -> Result {
+        *data.stream.lock() = Some(connect(queues)?);
         Ok(())
     }
 }

@@ -42,13 +42,13 @@ def test_buffers(guests: Factory, layers: str) -> None:
         said = [line.removeprefix("virtio_held: > ") for line in guest.said("virtio_held")]
         return said[said.index(LIVE[0]):]
 
-    assert steps(0) == [*LIVE, "the queue goes", "reset", *FREED, "del_vqs"]
+    assert steps(0) == [*LIVE, f"the queue goes, of {SIZE}", "reset", *FREED, "del_vqs"]
 
     # The buffers stay with a device that does not finish its reset, which is tried once. Our core says so, too.
     finish = "virtio_held virtio0: the device does not finish its reset: status 0xf"
     core = [finish] if "virtio" in LAYERS[layers] else []
-    assert steps(1) == [*LIVE, "the queue goes", "reset", *core, LOST, "del_vqs"]
+    assert steps(1) == [*LIVE, f"the queue goes, of {SIZE}", "reset", *core, LOST, "del_vqs"]
 
     # A field of one access needs no second look. A wider one is not to be had.
     never_rests = [line for line in steps(2) if "does not stop to change its configuration" not in line]
-    assert never_rests == [LIVE[0], f"wide: Err(-{errno.EIO})", *LIVE[2:], "the queue goes", "reset", *FREED, "del_vqs"]
+    assert never_rests == [LIVE[0], f"wide: Err(-{errno.EIO})", *LIVE[2:], f"the queue goes, of {SIZE}", "reset", *FREED, "del_vqs"]

@@ -9,13 +9,14 @@ use super::{
     bindings,
     payload::Payload, //
 };
+use crate::kernel_ext::sg::{
+    Lists,
+    Table, //
+};
 
 use core::{
     marker::PhantomData,
-    ptr::{
-        null_mut,
-        NonNull, //
-    }, //
+    ptr::NonNull, //
 };
 use kernel::{
     error::to_result,
@@ -23,16 +24,171 @@ use kernel::{
     prelude::*, //
 };
 
+/// A virtqueue, whatever is in it. Whoever has this excludes all other users, except those who
+/// only notify the device.
+///
+/// # Invariants
+///
+/// The queue exists as long as this, and nobody else puts anything into it or takes it out.
+pub struct RawQueue(NonNull<bindings::virtqueue>);
+
+impl RawQueue {
+    /// # Safety
+    ///
+    /// The queue must exist as long as the result, and be in nobody else's hands.
+    pub unsafe fn new(vq: NonNull<bindings::virtqueue>) -> Self {
+        // INVARIANT: By the requirements above.
+        Self(vq)
+    }
+
+    /// The C structure.
+    pub fn as_ptr(&self) -> *mut bindings::virtqueue {
+        self.0.as_ptr()
+    }
+
+    /// Makes a buffer available, without notifying the device. `token` comes back with it.
+    ///
+    /// # Errors
+    ///
+    /// `ENOSPC` if the queue is full, `EIO` if it is broken, `ENOMEM`.
+    ///
+    /// # Safety
+    ///
+    /// The memory that `lists` name must remain the device's until the token comes back. The token
+    /// must not be null.
+    #[inline]
+    pub unsafe fn add(
+        &mut self,
+        lists: &mut Lists<'_>,
+        token: *mut c_void,
+        gfp: bindings::gfp_t,
+    ) -> Result {
+        // SAFETY: By the type invariant the queue exists and has no other user. There are as many
+        // valid lists as announced, and their memory is the device's by the requirements above.
+        to_result(unsafe {
+            bindings::virtqueue_add_sgs(
+                self.as_ptr(),
+                lists.as_mut_ptr(),
+                lists.readables,
+                lists.writables,
+                token,
+                gfp,
+            )
+        })
+    }
+
+    /// Takes out a buffer that the device has used: its token, and how many bytes the device says
+    /// it wrote.
+    #[inline]
+    pub fn take_used(&mut self) -> Option<(NonNull<c_void>, usize)> {
+        let mut len = 0;
+        // SAFETY: By the type invariant the queue exists and has no other user.
+        let token = unsafe { bindings::virtqueue_get_buf(self.as_ptr(), &mut len) };
+
+        Some((NonNull::new(token)?, u32_as_usize(len)))
+    }
+
+    /// Takes out a buffer that the device has not used: its token.
+    ///
+    /// # Safety
+    ///
+    /// The device must have been reset, or be gone: it still has the memory otherwise.
+    pub unsafe fn take_unused(&mut self) -> Option<NonNull<c_void>> {
+        // SAFETY: By the type invariant the queue exists and has no other user; by the requirements
+        // above the device does not use it any more.
+        NonNull::new(unsafe { bindings::virtqueue_detach_unused_buf(self.as_ptr()) })
+    }
+
+    /// Tells whether the device wants to be notified of what was added.
+    #[inline]
+    pub fn prepare_notification(&mut self) -> bool {
+        // SAFETY: By the type invariant the queue exists and has no other user.
+        unsafe { bindings::virtqueue_kick_prepare(self.as_ptr()) }
+    }
+
+    /// Tells the device that notifications are not needed; some may come all the same.
+    pub fn disable_callback(&mut self) {
+        // SAFETY: By the type invariant the queue exists and has no other user.
+        unsafe { bindings::virtqueue_disable_cb(self.as_ptr()) };
+    }
+
+    /// Tells the device that notifications are wanted; returns what [`Self::poll`] wants.
+    pub fn enable_callback(&mut self) -> u32 {
+        // SAFETY: By the type invariant the queue exists and has no other user.
+        unsafe { bindings::virtqueue_enable_cb_prepare(self.as_ptr()) }
+    }
+
+    /// As [`Self::enable_callback`], for when most of the buffers that the device has are used;
+    /// returns whether there are not that many now.
+    pub fn enable_callback_delayed(&mut self) -> bool {
+        // SAFETY: By the type invariant the queue exists and has no other user.
+        unsafe { bindings::virtqueue_enable_cb_delayed(self.as_ptr()) }
+    }
+
+    /// Tells whether the device has used buffers since [`Self::enable_callback`] returned `seen`.
+    pub fn poll(&mut self, seen: u32) -> bool {
+        // SAFETY: By the type invariant the queue exists. Any number will do.
+        unsafe { bindings::virtqueue_poll(self.as_ptr(), seen) }
+    }
+
+    /// Tells whether the queue is unusable: the device lied, is gone, or was shut down.
+    pub fn is_broken(&self) -> bool {
+        // SAFETY: By the type invariant the queue exists.
+        unsafe { bindings::virtqueue_is_broken(self.as_ptr()) }
+    }
+
+    /// Number of descriptors in the ring.
+    pub fn size(&self) -> usize {
+        // SAFETY: By the type invariant the queue exists.
+        u32_as_usize(unsafe { bindings::virtqueue_get_vring_size(self.as_ptr()) })
+    }
+}
+
+// SAFETY: A virtqueue may be used from any thread, as long as its users exclude each other.
+unsafe impl Send for RawQueue {}
+
+// SAFETY: Through a shared reference the queue can only be asked for its size and state.
+unsafe impl Sync for RawQueue {}
+
+/// Turns a payload into what a queue takes: has `add` put its token, the raw pointer of the box,
+/// into a queue with the scatter lists of its memory.
+///
+/// # Errors
+///
+/// With the payload given back: `EINVAL` if it has nothing for the device, `E2BIG` if it has too
+/// many pieces, and what `add` says.
+///
+/// # Safety
+///
+/// `add` must put the token into a queue whose tokens are of `KBox<P>`, and must do so exactly if
+/// it returns `Ok`.
+#[inline(always)]
+pub unsafe fn offer<P: Payload>(
+    mut payload: KBox<P>,
+    add: impl FnOnce(&mut Lists<'_>, *mut c_void) -> Result,
+) -> Result<(), (Error, KBox<P>)> {
+    let mut table = Table::new();
+    let mut lists = match payload.parts().lists(&mut table) {
+        Ok(lists) => lists,
+        Err(error) => return Err((error, payload)),
+    };
+    // The payload stays where it is, and is not touched until its token comes back, as if it were
+    // borrowed as long as the device has the memory.
+    let token = KBox::into_raw(payload);
+
+    // SAFETY: If the queue did not take the token, it is still ours alone.
+    add(&mut lists, token.cast()).map_err(|error| (error, unsafe { KBox::from_raw(token) }))
+}
+
 /// The buffers of one virtqueue.
 ///
 /// Dropping it leaves those that the device has in the queue: their memory is lost.
 ///
 /// # Invariants
 ///
-/// - `vq` is a queue that exists as long as this, and that nobody else puts anything into.
-/// - Each token in it is the raw pointer of a `KBox<P>` and was put there by [`Self::add`].
+/// Each token in the queue is the raw pointer of a `KBox<P>` and was put there by [`Self::add`].
 pub struct Buffers<P: Payload> {
-    vq: NonNull<bindings::virtqueue>,
+    queue: RawQueue,
     _payloads: PhantomData<KBox<P>>,
 }
 
@@ -43,9 +199,10 @@ impl<P: Payload> Buffers<P> {
     ///
     /// The queue must exist as long as the result, be empty, and be in nobody else's hands.
     pub unsafe fn new(vq: NonNull<bindings::virtqueue>) -> Self {
-        // INVARIANT: By the requirements above; there are no tokens yet.
+        // INVARIANT: There are no tokens yet.
         Self {
-            vq,
+            // SAFETY: By the requirements above.
+            queue: unsafe { RawQueue::new(vq) },
             _payloads: PhantomData,
         }
     }
@@ -55,44 +212,19 @@ impl<P: Payload> Buffers<P> {
     ///
     /// # Errors
     ///
-    /// With the payload given back: `EINVAL` if it has nothing for the device, `ENOSPC` if the
-    /// queue is full, `EIO` if it is broken, `ENOMEM`.
+    /// With the payload given back: `EINVAL` if it has nothing for the device, `E2BIG` if it has
+    /// too many pieces, `ENOSPC` if the queue is full, `EIO` if it is broken, `ENOMEM`.
     ///
     /// # Context
     ///
     /// Any that `gfp` allows.
-    pub fn add(
-        &mut self,
-        mut payload: KBox<P>,
-        gfp: bindings::gfp_t,
-    ) -> Result<(), (Error, KBox<P>)> {
-        let mut readable = payload.readable().list();
-        let mut writable = payload.writable().list();
-        let (readable, writable) = (readable.as_raw(), writable.as_raw());
-        let outs = u32::from(readable.is_some());
-        let ins = u32::from(writable.is_some());
-        let mut lists = [readable.or(writable), writable].map(|list| list.unwrap_or(null_mut()));
-        if outs + ins == 0 {
-            return Err((EINVAL, payload));
-        }
-        let token = KBox::into_raw(payload);
+    pub fn add(&mut self, payload: KBox<P>, gfp: bindings::gfp_t) -> Result<(), (Error, KBox<P>)> {
+        // SAFETY: `offer` gives lists of the payload, which is not touched until it is taken back.
+        let add = |lists: &mut Lists<'_>, token| unsafe { self.queue.add(lists, token, gfp) };
 
-        // SAFETY: By the type invariant `vq` is valid and `&mut self` excludes other users of it.
-        // `lists` has as many valid lists as announced. The memory they name belongs to the
-        // payload, which stays where it is and is not touched until it is taken back.
-        // INVARIANT: `token` is the raw pointer of a box of the right type.
-        let ret = to_result(unsafe {
-            bindings::virtqueue_add_sgs(
-                self.vq.as_ptr(),
-                lists.as_mut_ptr(),
-                outs,
-                ins,
-                token.cast(),
-                gfp,
-            )
-        });
-        // SAFETY: If the queue did not take the payload, `token` is still ours alone.
-        ret.map_err(|e| (e, unsafe { KBox::from_raw(token) }))
+        // SAFETY: By the type invariant the queue is one of `KBox<P>`.
+        // INVARIANT: The token is the raw pointer of such a box.
+        unsafe { offer(payload, add) }
     }
 
     /// Notifies the device of the payloads that were added, if it wants to know.
@@ -103,8 +235,10 @@ impl<P: Payload> Buffers<P> {
     ///
     /// Any. The device must be live.
     pub fn notify(&mut self) {
-        // SAFETY: By the type invariant `vq` is valid, `&mut self` excludes other users of it.
-        unsafe { bindings::virtqueue_kick(self.vq.as_ptr()) };
+        if self.queue.prepare_notification() {
+            // SAFETY: By the type invariant of `RawQueue` the queue exists.
+            unsafe { bindings::virtqueue_notify(self.queue.as_ptr()) };
+        }
     }
 
     /// Takes back one payload that the device has used, and tells it how much the device wrote
@@ -114,17 +248,11 @@ impl<P: Payload> Buffers<P> {
     ///
     /// Any.
     pub fn take_used(&mut self) -> Option<KBox<P>> {
-        let mut len = 0;
-        // SAFETY: By the type invariant `vq` is valid, `&mut self` excludes other users of it.
-        let token = unsafe { bindings::virtqueue_get_buf(self.vq.as_ptr(), &mut len) };
-
-        if token.is_null() {
-            return None;
-        }
+        let (token, len) = self.queue.take_used()?;
         // SAFETY: By the type invariant, and the ring gives each token back only once.
-        let mut payload = unsafe { KBox::<P>::from_raw(token.cast()) };
+        let mut payload = unsafe { KBox::<P>::from_raw(token.as_ptr().cast()) };
 
-        payload.used(u32_as_usize(len));
+        payload.used(len);
         Some(payload)
     }
 
@@ -134,32 +262,23 @@ impl<P: Payload> Buffers<P> {
     ///
     /// Any.
     pub fn take_unused(&mut self, _quiet: &Quiet) -> Option<KBox<P>> {
-        // SAFETY: By the type invariant `vq` is valid, and the device does not use it any more.
-        let token = unsafe { bindings::virtqueue_detach_unused_buf(self.vq.as_ptr()) };
+        // SAFETY: The proof says that the device does not use the queue any more.
+        let token = unsafe { self.queue.take_unused() }?;
 
-        // SAFETY: By the type invariant; the ring gives each token back only once.
-        (!token.is_null()).then(|| unsafe { KBox::from_raw(token.cast()) })
+        // SAFETY: By the type invariant, and the ring gives each token back only once.
+        Some(unsafe { KBox::from_raw(token.as_ptr().cast()) })
     }
 
     /// Tells whether the queue is unusable: the device lied, is gone, or was shut down.
     pub fn is_broken(&self) -> bool {
-        // SAFETY: By the type invariant `vq` is valid.
-        unsafe { bindings::virtqueue_is_broken(self.vq.as_ptr()) }
+        self.queue.is_broken()
     }
 
     /// Number of descriptors in the ring: how many parts fit in at a time.
     pub fn size(&self) -> usize {
-        // SAFETY: By the type invariant `vq` is valid.
-        u32_as_usize(unsafe { bindings::virtqueue_get_vring_size(self.vq.as_ptr()) })
+        self.queue.size()
     }
 }
-
-// SAFETY: A virtqueue may be used from any thread as long as users exclude each other, which
-// `&mut self` ensures; payloads are `Send`.
-unsafe impl<P: Payload> Send for Buffers<P> {}
-
-// SAFETY: Through a shared reference the queue can only be asked for its size and state.
-unsafe impl<P: Payload> Sync for Buffers<P> {}
 
 /// Proof that a device does not touch the memory of its queues: it was reset, or is gone.
 pub struct Quiet(());

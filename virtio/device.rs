@@ -6,6 +6,7 @@
 
 use super::{
     bindings,
+    driver::Binding,
     endian::ByteOrder,
     id::DeviceId, //
 };
@@ -21,7 +22,12 @@ use crate::config::{
 use core::{
     marker::PhantomData,
     mem::offset_of,
-    ptr::addr_of_mut, //
+    ops::Deref,
+    ptr::{
+        addr_of_mut,
+        from_ref,
+        null, //
+    }, //
 };
 use kernel::{
     device,
@@ -85,9 +91,13 @@ impl<Ctx: device::DeviceContext> Device<Ctx> {
 
     /// The negotiated features; before negotiation is complete, those still under consideration.
     pub fn features(&self) -> Features {
-        // SAFETY: By the type invariant. Both members of the union are plain words, and they change
-        // only during probe and restore, when the core calls no other callback of the driver.
-        Features::from_words(unsafe { (*self.as_raw()).__bindgen_anon_1.features_array })
+        // SAFETY: By the type invariant. Both members of the union are plain words. They change
+        // during probe and restore, when threads of the driver may be reading them.
+        let words = unsafe {
+            (&raw const (*self.as_raw()).__bindgen_anon_1.features_array).read_volatile()
+        };
+
+        Features::from_words(words)
     }
 
     /// The byte order of buffers whose order depends on the kind of interface.
@@ -99,14 +109,52 @@ impl<Ctx: device::DeviceContext> Device<Ctx> {
     }
 }
 
-impl<'a> Device<device::Core<'a>> {
-    /// Declines a feature; to be called from [`Driver::validate`](super::Driver::validate) only.
+/// A device whose features are being negotiated: what [`Driver::validate`](super::Driver::validate)
+/// is given, and nobody else.
+pub struct Negotiation<'a>(&'a Device<device::Bound>);
+
+impl<'a> Negotiation<'a> {
+    /// # Safety
+    ///
+    /// The core must have asked the driver to look at the features, and wait for that.
+    pub(super) unsafe fn new(dev: &'a Device<device::Bound>) -> Self {
+        Self(dev)
+    }
+
+    /// Declines a feature.
     pub fn decline(&self, feature: FeatureBit) {
         let words = self.features().without(feature).words();
 
-        // SAFETY: By the type invariant; the core calls `validate` while nothing else uses the
-        // features of the device.
+        // SAFETY: By the type invariant of the device. The core waits for `validate`, and nothing
+        // else uses the features meanwhile.
         unsafe { (*self.as_raw()).__bindgen_anon_1.features_array = words };
+    }
+}
+
+impl Deref for Negotiation<'_> {
+    type Target = Device<device::Bound>;
+
+    fn deref(&self) -> &Self::Target {
+        self.0
+    }
+}
+
+/// Proof that a device was reset: it does not touch the buffers in the queues that it had then.
+pub struct Reset<'a>(PhantomData<&'a Device<device::Bound>>);
+
+impl Device<device::Core<'_>> {
+    /// Breaks all virtqueues, waits for their callbacks, and resets the device.
+    ///
+    /// For [`Driver::shutdown`](super::Driver::shutdown): it is of no more use to the driver then.
+    ///
+    /// # Context
+    ///
+    /// May sleep.
+    pub fn shut_down(&self) {
+        match self.binding() {
+            Some(binding) => binding.shut_down(self),
+            None => self.shut_down_raw(),
+        }
     }
 }
 
@@ -227,13 +275,46 @@ impl Device<device::Bound> {
         self.status() & STATUS_NEEDS_RESET != 0
     }
 
-    /// Tells whether the device has virtqueues; they come and go by calls of its driver.
-    pub(super) fn has_queues(&self) -> bool {
-        // SAFETY: The device is bound, hence valid and registered.
-        let head = unsafe { &raw const (*self.as_raw()).vqs };
+    /// Resets the device: it neither notifies the driver nor touches its memory any more. All
+    /// queues refuse buffers and notifications from here on; what is left in them can be taken back
+    /// ([`Queue::take_unused`](super::queue::Queue::take_unused)).
+    ///
+    /// A device that was reset since its queues were made is not reset again. Its queues are
+    /// deleted when the driver gives it up, and new ones made only after the core has prepared it.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` if the device does not say that the reset is complete (Virtio 1.4, 2.4.2): what it has
+    /// is lost. `ENODEV` if it has no queues.
+    ///
+    /// # Context
+    ///
+    /// May sleep.
+    pub fn reset(&self) -> Result<Reset<'_>> {
+        self.binding().ok_or(ENODEV)?.reset(self)?;
+        Ok(Reset(PhantomData))
+    }
 
-        // SAFETY: As above; the pointer is read in one piece.
-        head != unsafe { (*head).next }.cast_const()
+    /// Lets the device be found with its binding, or without one.
+    ///
+    /// # Safety
+    ///
+    /// The binding must exist until this is called again, and no queue may exist now. Nobody else
+    /// may use the device.
+    pub(super) unsafe fn set_binding(&self, binding: Option<&Binding>) {
+        let binding = binding.map_or(null(), from_ref);
+
+        // SAFETY: The device is bound, so `priv` is its driver's.
+        unsafe { (*self.as_raw()).priv_ = binding.cast_mut().cast() };
+    }
+
+    /// What the driver and the device have in common; `None` before the probe begins and when the
+    /// driver's data is gone.
+    #[inline(always)]
+    pub(super) fn binding(&self) -> Option<&Binding> {
+        // SAFETY: The device is bound, so `priv` is its driver's, which sets it by `set_binding`
+        // only, before anybody else uses the device and when nobody does any more.
+        unsafe { (*self.as_raw()).priv_.cast::<Binding>().as_ref() }
     }
 
     /// The device status (Virtio 1.4, 2.1); 0 after a reset.
@@ -257,6 +338,11 @@ impl Device<device::Bound> {
         }
     }
 
+    /// Tells whether the device is in the state of one that was reset, or is gone.
+    pub(super) fn is_reset(&self) -> bool {
+        matches!(self.status(), 0 | STATUS_GONE)
+    }
+
     /// Resets the device: it neither notifies nor touches memory of the driver any more.
     ///
     /// # Errors
@@ -267,7 +353,7 @@ impl Device<device::Bound> {
     /// # Context
     ///
     /// May sleep. No other thread may be notifying the device.
-    pub(super) fn reset(&self) -> Result {
+    pub(super) fn reset_raw(&self) -> Result {
         // SAFETY: The device is bound, hence valid and registered.
         unsafe { bindings::virtio_reset_device(self.as_raw()) };
 
@@ -282,12 +368,10 @@ impl Device<device::Bound> {
 
     /// Breaks all virtqueues, waits for their callbacks, and resets the device.
     ///
-    /// For [`Driver::shutdown`](super::Driver::shutdown). Later use of a queue fails with `EIO`.
-    ///
     /// # Context
     ///
-    /// May sleep.
-    pub fn shut_down(&self) {
+    /// May sleep. No other thread may be notifying the device.
+    pub(super) fn shut_down_raw(&self) {
         // SAFETY: The device is bound, hence valid and registered.
         unsafe { bindings::virtio_device_shutdown(self.as_raw()) };
     }

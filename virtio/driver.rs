@@ -6,16 +6,20 @@
 //! with the C core.
 
 mod adapter;
+mod binding;
 
 pub use adapter::{
     Adapter,
     Bundle, //
 };
+pub(super) use binding::Binding;
 
 use super::{
     id::IdTable,
     pm::Phase,
-    Device, //
+    queue::NewQueues,
+    Device,
+    Negotiation, //
 };
 use crate::{
     config::FeatureBit,
@@ -46,7 +50,10 @@ use kernel::{
 /// [`thread`](Self::thread) and the callbacks of [`Registration`](Self::Registration) run beside
 /// them from the time the device is live until just before `unbind`.
 ///
-/// All hooks but `probe` are optional.
+/// All hooks but `probe` are optional. After `unbind`, `freeze` and `prepare_reset` the device is
+/// reset, the payloads in its queues are dropped and the queues are deleted, whatever the driver
+/// has done with its handles. A driver that wants its payloads back takes them before
+/// ([`Device::reset`]).
 ///
 /// # Examples
 ///
@@ -55,50 +62,46 @@ use kernel::{
 ///
 /// ```
 /// use crate::virtio::prelude::*;
-/// use kernel::{
-///     new_mutex,
-///     sync::Mutex, //
-/// };
 ///
 /// virtio_device_table!(TABLE, [DeviceId::any_vendor(DeviceId::CONSOLE)]);
 ///
 /// struct WaitingDriver;
 ///
 /// #[pin_data]
-/// struct Waiting<'a> {
-///     #[pin]
-///     queue: Mutex<Queue<'a, InBuf<16>>>,
+/// struct Waiting {
+///     queue: Queue<InBuf<16>>,
 /// }
 ///
 /// #[vtable]
 /// impl Driver for WaitingDriver {
-///     type Data<'bound> = Waiting<'bound>;
+///     type Data<'bound> = Waiting;
 ///     type Registration<'bound> = ();
 ///
 ///     const ID_TABLE: IdTable = &TABLE;
 ///
 ///     fn probe<'bound>(
-///         dev: &'bound Device<Core<'_>>,
-///     ) -> impl PinInit<Waiting<'bound>, Error> + 'bound {
+///         _dev: &'bound Device<Core<'_>>,
+///         queues: NewQueues<'_, Self>,
+///     ) -> impl PinInit<Waiting, Error> {
 ///         pin_init::pin_init_scope(move || {
-///             let mut queue = Queues::single::<Self, _>(dev, c"in")?;
+///             let queue = queues.single(c"in")?;
 ///
 ///             queue.add(InBuf::new()?).map_err(|(error, _)| error)?;
-///             Ok(try_pin_init!(Waiting { queue <- new_mutex!(queue) }? Error))
+///             Ok(try_pin_init!(Waiting { queue }? Error))
 ///         })
 ///     }
 ///
-///     fn live(_dev: &Device<Core<'_>>, data: Pin<&Waiting<'_>>) {
-///         data.queue.lock().notify();
+///     fn live(_dev: &Device<Core<'_>>, data: Pin<&Waiting>) -> Result {
+///         data.queue.notify()
 ///     }
 ///
-///     fn notified(dev: &Device<Bound>, _data: Pin<&Waiting<'_>>, _place: usize) {
+///     fn notified(dev: &Device<Bound>, _data: Pin<&Waiting>, _place: usize) {
 ///         dev_info!(dev, "{} says something\n", dev.id().device());
 ///     }
 /// }
 /// ```
 #[vtable]
-pub trait Driver {
+pub trait Driver: Sized {
     /// The driver's data for one device.
     type Data<'bound>: Send + Sync + 'bound;
 
@@ -111,8 +114,8 @@ pub trait Driver {
     /// The features that the driver can use, beside those of the transport and of the rings.
     const FEATURES: &'static [FeatureBit] = &[];
 
-    /// The names of the driver's threads, to which `/<device>` is appended; at most
-    /// [`MAX_THREADS`].
+    /// The names of the driver's threads, to which `/<device>` is appended. A driver with more than
+    /// [`MAX_THREADS`] does not compile.
     const THREADS: &'static [&'static CStr] = &[];
 
     /// Looks at the features that both sides know, and declines those it must.
@@ -120,26 +123,31 @@ pub trait Driver {
     /// # Errors
     ///
     /// Any error makes the probe fail with it.
-    fn validate(_dev: &Device<Core<'_>>) -> Result {
+    fn validate(_dev: &Negotiation<'_>) -> Result {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Makes the driver's data for a device.
+    /// Makes the driver's data for a device, and its virtqueues.
     ///
     /// # Context
     ///
-    /// May sleep. The device becomes live afterwards: buffers may be made available, but do not
-    /// notify it of them, and do not wait for one.
+    /// May sleep. The device becomes live afterwards: buffers may be made available, but it cannot
+    /// be notified of them yet, so do not wait for one.
     fn probe<'bound>(
         dev: &'bound Device<Core<'_>>,
-    ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound;
+        queues: NewQueues<'_, Self>,
+    ) -> impl PinInit<Self::Data<'bound>, Error>;
 
     /// The device has become live: notify it of the buffers that it has already.
+    ///
+    /// # Errors
+    ///
+    /// Any error makes the probe fail with it, or leaves the device failed after a reset.
     ///
     /// # Context
     ///
     /// May sleep. Nothing was registered yet, and no thread runs, when it is called the first time.
-    fn live(_dev: &Device<Core<'_>>, _data: Pin<&Self::Data<'_>>) {
+    fn live(_dev: &Device<Core<'_>>, _data: Pin<&Self::Data<'_>>) -> Result {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
@@ -159,7 +167,7 @@ pub trait Driver {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Gives the device up. It is reset afterwards if that did not happen by the last queue's end.
+    /// Gives the device up. It is reset afterwards.
     ///
     /// # Context
     ///
@@ -188,8 +196,8 @@ pub trait Driver {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// The device used a buffer, perhaps; `place` is where the queue's name is in the list that
-    /// was given to [`Queues::new`](super::queue::Queues::new).
+    /// The device used a buffer, perhaps; `place` is where the queue is in the list that was given
+    /// to [`NewQueues::create`].
     ///
     /// # Context
     ///
@@ -198,7 +206,7 @@ pub trait Driver {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// The transport is about to lose the device: delete the queues.
+    /// The transport is about to lose the device, which is reset afterwards: stop using it.
     ///
     /// A driver without this vetoes system sleep.
     ///
@@ -213,8 +221,8 @@ pub trait Driver {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// The transport has the device again, reset and with features negotiated: re-create the
-    /// queues. The device becomes live afterwards.
+    /// The transport has the device again, reset and with features negotiated: make new queues. The
+    /// device becomes live afterwards.
     ///
     /// # Errors
     ///
@@ -223,18 +231,23 @@ pub trait Driver {
     /// # Context
     ///
     /// As for [`Self::freeze`] and [`Self::probe`].
-    fn restore(_dev: &Device<Core<'_>>, _data: Pin<&Self::Data<'_>>) -> Result {
+    fn restore(
+        _dev: &Device<Core<'_>>,
+        _data: Pin<&Self::Data<'_>>,
+        _queues: NewQueues<'_, Self>,
+    ) -> Result {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// The transport's bus is about to reset the device, which stays where it is: delete the
-    /// queues. [`Self::restore`] and [`Self::live`] follow when that was done.
+    /// The transport's bus is about to reset the device, which stays where it is: stop using it.
+    /// [`Self::restore`] and [`Self::live`] follow when that was done.
     ///
     /// A driver without this is not told of such resets.
     ///
     /// # Errors
     ///
-    /// Any error is logged by the transport, which resets the device all the same.
+    /// Any error is logged by the transport. The device is reset all the same, and its queues are
+    /// deleted.
     ///
     /// # Context
     ///

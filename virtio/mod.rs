@@ -17,8 +17,11 @@
 //! # Reading order
 //!
 //! [`driver`] (the trait to implement and when its methods are called), [`device`], [`queue`] with
-//! [`payload`] and [`stream`], then [`crate::config`]. A driver begins with [`prelude`];
-//! [`bindings`] is for the adapters only.
+//! [`payload`] and [`stream`], then [`crate::config`]. A driver begins with [`prelude`].
+//!
+//! Below that: `driver/binding.rs` owns the queues, `queue/slot.rs` lends them to a driver's
+//! handles, [`buffers`] puts payloads into them, `driver/adapter.rs` makes methods of the callbacks
+//! of the core. [`bindings`] is for the adapters only.
 //! `Documentation/writing-drivers.rst` walks through a complete driver.
 
 pub mod bindings;
@@ -34,7 +37,11 @@ pub mod queue;
 pub mod stream;
 
 pub use self::{
-    device::Device,
+    device::{
+        Device,
+        Negotiation,
+        Reset, //
+    },
     driver::Driver,
     endian::{
         ByteOrder,

@@ -6,6 +6,7 @@
 //! or a [`Writable`], without any `unsafe`.
 
 pub use crate::kernel_ext::sg::{
+    Parts,
     Readable,
     Writable, //
 };
@@ -35,42 +36,52 @@ plain_bytes!(Le16, Le32, Le64, Virtio16, Virtio32, Virtio64);
 
 /// A value that a driver puts into a `Queue` (`queue.rs`).
 ///
-/// The queue owns the value until the device has used the buffer, or was reset. Its two parts are
-/// asked for once, when the buffer is made available; the device sees the readable part first.
+/// The queue owns the value until the device has used the buffer, or was reset. It asks once for
+/// the memory, when the buffer is made available, and does not touch the value after that: so the
+/// value is borrowed as long as the device has the memory. That is why an implementation cannot
+/// take back or replace what it has shown, and the trait needs no `unsafe`.
 ///
 /// # Examples
 ///
-/// A request, and room for the answer:
+/// A request in two pieces, and room for data and a status:
 ///
 /// ```
 /// use crate::virtio::prelude::*;
 ///
 /// struct Query {
+///     header: KBox<OutBuf<Le32, 1, ()>>,
 ///     question: KBox<OutBuf<Le32, 2, ()>>,
 ///     answer: KBox<InBuf<8>>,
+///     status: KBox<InBuf<1>>,
 /// }
 ///
 /// impl Payload for Query {
-///     fn readable(&self) -> Readable<'_> {
-///         self.question.readable()
-///     }
-///
-///     fn writable(&mut self) -> Writable<'_> {
-///         self.answer.writable()
+///     fn parts(&mut self) -> Parts<'_> {
+///         Parts::new()
+///             .readable(&*self.header)
+///             .readable(&*self.question)
+///             .writable(&mut *self.answer)
+///             .writable(&mut *self.status)
 ///     }
 ///
 ///     fn used(&mut self, len: usize) {
 ///         self.answer.used(len);
+///         self.status.used(len.saturating_sub(8));
 ///     }
 /// }
 ///
 /// impl Query {
 ///     fn new(number: u32) -> Result<KBox<Self>> {
-///         let mut question = OutBuf::new(())?;
-///         let answer = InBuf::new()?;
+///         let mut query = Self {
+///             header: OutBuf::new(())?,
+///             question: OutBuf::new(())?,
+///             answer: InBuf::new()?,
+///             status: InBuf::new()?,
+///         };
 ///
-///         question.push(Le32::from_cpu(number))?;
-///         Ok(KBox::new(Self { question, answer }, GFP_KERNEL)?)
+///         query.header.push(Le32::from_cpu(1))?;
+///         query.question.push(Le32::from_cpu(number))?;
+///         Ok(KBox::new(query, GFP_KERNEL)?)
 ///     }
 /// }
 ///
@@ -80,20 +91,15 @@ plain_bytes!(Le16, Le32, Le64, Virtio16, Virtio32, Virtio64);
 /// assert!(query.answer.is_empty());
 /// query.used(1000);
 /// assert_eq!(query.answer.take(100), [0; 8]);
+/// assert_eq!(query.status.take(100), [0; 1]);
 /// ```
 pub trait Payload: Send + 'static {
-    /// What the device may read.
-    fn readable(&self) -> Readable<'_> {
-        Readable::NOTHING
-    }
-
-    /// What the device may write.
-    fn writable(&mut self) -> Writable<'_> {
-        Writable::NOTHING
-    }
+    /// The memory: the device sees what it may read before what it may write, each in the order of
+    /// its pieces.
+    fn parts(&mut self) -> Parts<'_>;
 
     /// The device has used the buffer, and says that it wrote `len` bytes from the beginning of
-    /// the writable part. It may lie: `len` can be more than there is.
+    /// the writable pieces. It may lie: `len` can be more than there is.
     fn used(&mut self, _len: usize) {}
 }
 
@@ -157,8 +163,8 @@ where
     T: AsBytes + Copy + Default + Send + 'static,
     M: Send + 'static,
 {
-    fn readable(&self) -> Readable<'_> {
-        self.into()
+    fn parts(&mut self) -> Parts<'_> {
+        Parts::new().readable(&*self)
     }
 }
 
@@ -216,18 +222,19 @@ impl<const N: usize> InBuf<N> {
     }
 }
 
+/// Empties the buffer: nothing was written to it then.
 impl<'p, const N: usize> From<&'p mut InBuf<N>> for Writable<'p> {
     fn from(buf: &'p mut InBuf<N>) -> Self {
+        // INVARIANT: All are 0.
+        buf.filled = 0;
+        buf.taken = 0;
         Self::all(&mut buf.data)
     }
 }
 
 impl<const N: usize> Payload for InBuf<N> {
-    fn writable(&mut self) -> Writable<'_> {
-        // INVARIANT: As for `new`.
-        self.filled = 0;
-        self.taken = 0;
-        self.into()
+    fn parts(&mut self) -> Parts<'_> {
+        Parts::new().writable(self)
     }
 
     fn used(&mut self, len: usize) {

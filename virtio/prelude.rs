@@ -4,7 +4,11 @@
 //! `use crate::virtio::prelude::*;`.
 
 pub use super::{
-    device::Device,
+    device::{
+        Device,
+        Negotiation,
+        Reset, //
+    },
     driver::Driver,
     endian::{
         ByteOrder,
@@ -22,13 +26,16 @@ pub use super::{
     payload::{
         InBuf,
         OutBuf,
+        Parts,
         Payload,
         Readable,
         Writable, //
     },
     pm::Phase,
     queue::{
+        NewQueues,
         Queue,
+        QueueInfo,
         Queues, //
     },
     stream::InStream, //

@@ -21,7 +21,7 @@ use kernel::prelude::*;
 /// use crate::virtio::prelude::*;
 ///
 /// /// Drops what has arrived so far; returns how much that was.
-/// fn skip<const N: usize>(stream: &mut InStream<'_, N>) -> Result<usize> {
+/// fn skip<const N: usize>(stream: &mut InStream<N>) -> Result<usize> {
 ///     let mut count = 0;
 ///
 ///     loop {
@@ -32,14 +32,14 @@ use kernel::prelude::*;
 ///     }
 /// }
 /// ```
-pub struct InStream<'a, const N: usize> {
-    queue: Queue<'a, InBuf<N>>,
+pub struct InStream<const N: usize> {
+    queue: Queue<InBuf<N>>,
     depth: usize,
     /// What the device has filled and nobody has read to its end.
     current: Option<KBox<InBuf<N>>>,
 }
 
-impl<'a, const N: usize> InStream<'a, N> {
+impl<const N: usize> InStream<N> {
     /// Fills a queue with `depth` buffers, or fewer if it is smaller. Once the device is live,
     /// [`Self::notify`] lets it begin.
     ///
@@ -50,7 +50,7 @@ impl<'a, const N: usize> InStream<'a, N> {
     /// # Context
     ///
     /// May sleep.
-    pub fn new(mut queue: Queue<'a, InBuf<N>>, depth: usize) -> Result<Self> {
+    pub fn new(queue: Queue<InBuf<N>>, depth: usize) -> Result<Self> {
         for count in 0..depth {
             match queue.add(InBuf::new()?) {
                 Ok(()) => (),
@@ -68,11 +68,15 @@ impl<'a, const N: usize> InStream<'a, N> {
 
     /// Notifies the device of its buffers.
     ///
+    /// # Errors
+    ///
+    /// As for [`Queue::notify`].
+    ///
     /// # Context
     ///
-    /// Any. The device must be live.
-    pub fn notify(&mut self) {
-        self.queue.notify();
+    /// Any.
+    pub fn notify(&self) -> Result {
+        self.queue.notify()
     }
 
     /// Takes the next bytes, at most `max`; none if the device has not written any more yet.
@@ -81,11 +85,11 @@ impl<'a, const N: usize> InStream<'a, N> {
     ///
     /// # Errors
     ///
-    /// `EIO` if the queue is broken and nothing is left.
+    /// `EIO` if the queue is broken and nothing is left; those of [`Queue::send`].
     ///
     /// # Context
     ///
-    /// Any. The device must be live.
+    /// Any.
     #[inline]
     pub fn read(&mut self, max: usize) -> Result<&[u8]> {
         if self.current.as_ref().is_none_or(|buf| buf.is_empty()) {

@@ -43,8 +43,10 @@ use crate::{
     virtio::{
         id::IdTable,
         pm::Phase,
+        queue::NewQueues,
         Device,
-        Driver, //
+        Driver,
+        Negotiation, //
     },
 };
 
@@ -83,7 +85,10 @@ pub(crate) struct Balloon<'a> {
 
 impl<'a> Balloon<'a> {
     /// Creates a balloon with its debugfs file and its listener for sleep transitions.
-    fn new(dev: &'a Device<Bound>) -> impl PinInit<Self, Error> + use<'a> {
+    fn new<'q>(
+        dev: &'a Device<Bound>,
+        queues: NewQueues<'q, BalloonDriver>,
+    ) -> impl PinInit<Self, Error> + use<'a, 'q> {
         pin_init::pin_init_scope(move || {
             // Tells now whether the transport has a configuration space.
             dev.read(&NUM_PAGES).inspect_err(|_| {
@@ -93,7 +98,7 @@ impl<'a> Balloon<'a> {
             let name = dev.as_ref().name();
             let dir = Dir::new(&CString::try_from_fmt(fmt!("virtio_balloon-{name}"))?);
 
-            let queues = DeviceQueues::new(dev)?;
+            let queues = DeviceQueues::new(dev, queues)?;
             poison::announce(dev);
             let oom = match dev.features().has(DEFLATE_ON_OOM) {
                 true => Some(oom::Listener::register(shared.clone())?),
@@ -116,10 +121,10 @@ impl<'a> Balloon<'a> {
     /// # Errors
     ///
     /// As for [`DeviceQueues::new`].
-    fn reconnect(&self) -> Result {
+    fn reconnect(&self, queues: NewQueues<'_, BalloonDriver>) -> Result {
         let start = Instant::now();
         let dev = self.engine.dev;
-        let queues = DeviceQueues::new(dev)?;
+        let queues = DeviceQueues::new(dev, queues)?;
 
         poison::announce(dev);
         self.informer.connect(queues.info)?;
@@ -144,7 +149,7 @@ impl Driver for BalloonDriver {
     ];
     const THREADS: &'static [&'static CStr] = &[c"vballoon", c"vballoon-info"];
 
-    fn validate(dev: &Device<Core<'_>>) -> Result {
+    fn validate(dev: &Negotiation<'_>) -> Result {
         // Page numbers are physical; the specification has no way to translate them.
         dev.decline(ACCESS_PLATFORM);
         // As the C driver does: no need for memory to make a long list available.
@@ -156,13 +161,15 @@ impl Driver for BalloonDriver {
 
     fn probe<'bound>(
         dev: &'bound Device<Core<'_>>,
-    ) -> impl PinInit<Balloon<'bound>, Error> + 'bound {
-        Balloon::new(dev)
+        queues: NewQueues<'_, Self>,
+    ) -> impl PinInit<Balloon<'bound>, Error> {
+        Balloon::new(dev, queues)
     }
 
-    fn live(_dev: &Device<Core<'_>>, data: Pin<&Balloon<'_>>) {
+    fn live(_dev: &Device<Core<'_>>, data: Pin<&Balloon<'_>>) -> Result {
         data.informer.go_live();
         data.engine.finish_reset();
+        Ok(())
     }
 
     fn thread(
@@ -182,8 +189,8 @@ impl Driver for BalloonDriver {
         data.informer.disconnect();
     }
 
-    fn shutdown(_dev: &Device<Core<'_>>, data: Pin<&Balloon<'_>>) {
-        data.engine.shut_down();
+    fn shutdown(dev: &Device<Core<'_>>, data: Pin<&Balloon<'_>>) {
+        data.engine.shut_down(dev);
     }
 
     fn config_changed(_dev: &Device<Bound>, data: Pin<&Balloon<'_>>) {
@@ -211,8 +218,12 @@ impl Driver for BalloonDriver {
         Ok(())
     }
 
-    fn restore(_dev: &Device<Core<'_>>, data: Pin<&Balloon<'_>>) -> Result {
-        data.reconnect()
+    fn restore(
+        _dev: &Device<Core<'_>>,
+        data: Pin<&Balloon<'_>>,
+        queues: NewQueues<'_, Self>,
+    ) -> Result {
+        data.reconnect(queues)
     }
 
     fn prepare_reset(dev: &Device<Core<'_>>, data: Pin<&Balloon<'_>>) -> Result {

@@ -85,9 +85,9 @@ pub(super) enum Phase {
 }
 
 /// All that the lock protects.
-pub(super) struct State<'a> {
+pub(super) struct State {
     pub(super) phase: Phase,
-    pub(super) queues: Option<PageQueues<'a>>,
+    pub(super) queues: Option<PageQueues>,
     pub(super) requests: Requests,
     /// Holds pages on their way back to the kernel; otherwise empty.
     leaving: KVec<BalloonPage>,
@@ -119,7 +119,7 @@ pub(crate) struct Engine<'a> {
     #[pin]
     pub(super) pages: PageList<Self>,
     #[pin]
-    pub(super) state: Mutex<State<'a>>,
+    pub(super) state: Mutex<State>,
 }
 
 impl_has_page_list! {
@@ -135,7 +135,7 @@ impl<'a> Engine<'a> {
     pub(super) fn new(
         dev: &'a Device<Bound>,
         shared: Arc<Shared>,
-        queues: PageQueues<'a>,
+        queues: PageQueues,
     ) -> impl PinInit<Self, Error> + use<'a> {
         pin_init::pin_init_scope(move || {
             let requests = Requests::new()?;
@@ -167,7 +167,7 @@ impl<'a> Engine<'a> {
         })
     }
 
-    /// Resets the device and deletes its queues; the requests that it had are parked.
+    /// Resets the device and parts from its queues; the requests that it had are parked.
     ///
     /// To be called without the lock, when nobody makes requests any more.
     pub(super) fn delete_queues(&self) {
@@ -179,8 +179,13 @@ impl<'a> Engine<'a> {
         drop(st);
 
         if let Some(queues) = queues {
-            // There is room for all requests.
-            queues.close(|request| drop(parked.push_within_capacity(request)));
+            // The requests of a device that is not reset are lost.
+            if let Ok(reset) = self.dev.reset() {
+                while let Some(request) = queues.take_unused(&reset) {
+                    // There is room for all requests.
+                    drop(parked.push_within_capacity(request));
+                }
+            }
         }
         let mut st = self.state.lock();
         st.requests.end_reset(parked);
@@ -193,8 +198,8 @@ impl<'a> Engine<'a> {
     }
 
     /// Takes back what the device has used. To be called before each look at the state.
-    pub(super) fn reap(&self, st: &mut State<'a>) {
-        while let Some(request) = st.queues.as_mut().and_then(PageQueues::take_used) {
+    pub(super) fn reap(&self, st: &mut State) {
+        while let Some(request) = st.queues.as_ref().and_then(PageQueues::take_used) {
             st.requests.note_answer();
             self.answered(st, request);
         }
@@ -202,7 +207,7 @@ impl<'a> Engine<'a> {
     }
 
     /// Does what the answer to a request allows.
-    fn answered(&self, st: &mut State<'a>, request: KBox<Request>) {
+    fn answered(&self, st: &mut State, request: KBox<Request>) {
         let job = &request.meta;
         let figures = self.figures();
         let pages = request.elements().len() / PER_PAGE;
@@ -229,7 +234,7 @@ impl<'a> Engine<'a> {
     /// too.
     ///
     /// Returns whether `done` holds.
-    pub(super) fn wait_until(&self, limit: Msecs, done: impl Fn(&mut State<'a>) -> bool) -> bool {
+    pub(super) fn wait_until(&self, limit: Msecs, done: impl Fn(&mut State) -> bool) -> bool {
         let look = || {
             let mut st = self.state.lock();
 
@@ -249,7 +254,7 @@ impl<'a> Engine<'a> {
     /// it now. Returns whether it can.
     ///
     /// [`Self::notify`] must follow, before anybody waits.
-    pub(super) fn add(&self, st: &mut State<'a>, mut request: KBox<Request>) -> bool {
+    pub(super) fn add(&self, st: &mut State, mut request: KBox<Request>) -> bool {
         request.meta.since = Instant::now();
         let refused = match &mut st.queues {
             Some(queues) => queues.add(request).err().map(|(_, request)| request),
@@ -268,7 +273,7 @@ impl<'a> Engine<'a> {
     /// Notifies the device of new requests, and takes back what it has answered at once.
     ///
     /// Returns whether there were any new ones.
-    pub(super) fn notify(&self, st: &mut State<'a>) -> bool {
+    pub(super) fn notify(&self, st: &mut State) -> bool {
         let notified = st.queues.as_mut().is_some_and(PageQueues::notify);
 
         if notified {
@@ -280,7 +285,7 @@ impl<'a> Engine<'a> {
     /// Puts all pages of `pages` on the list and asks the device to take them.
     ///
     /// Does nothing unless a request is idle.
-    pub(super) fn inflate(&self, st: &mut State<'a>, pages: &mut KVec<BalloonPage>) {
+    pub(super) fn inflate(&self, st: &mut State, pages: &mut KVec<BalloonPage>) {
         let Some(mut request) = st.requests.take_idle(Kind::Inflate) else {
             return;
         };
@@ -297,7 +302,7 @@ impl<'a> Engine<'a> {
     ///
     /// Returns whether there was any, which may be not so while compaction has some isolated. Does
     /// nothing unless a request is idle and the device has agreed to all inflations.
-    pub(super) fn deflate(&self, st: &mut State<'a>, max: usize) -> bool {
+    pub(super) fn deflate(&self, st: &mut State, max: usize) -> bool {
         if st.requests.is_inflating() {
             return false;
         }
@@ -319,7 +324,7 @@ impl<'a> Engine<'a> {
     /// migration that nobody waits for any more.
     ///
     /// Returns whether the device can have them all.
-    pub(super) fn send_leftovers(&self, st: &mut State<'a>) -> bool {
+    pub(super) fn send_leftovers(&self, st: &mut State) -> bool {
         while let Some(request) = st.requests.take_parked() {
             if !self.add(st, request) {
                 return false;
@@ -337,7 +342,7 @@ impl<'a> Engine<'a> {
     /// Asks the device to give up the page that is in a request for a migration.
     ///
     /// Returns whether it can have the request.
-    pub(super) fn give_back(&self, st: &mut State<'a>, mut request: KBox<Request>) -> bool {
+    pub(super) fn give_back(&self, st: &mut State, mut request: KBox<Request>) -> bool {
         name_own_pages(&mut request);
         self.add(st, request)
     }
@@ -346,7 +351,7 @@ impl<'a> Engine<'a> {
     /// device.
     ///
     /// Returns how many. Needs no request: a device that does not finish a reset may keep them all.
-    pub(super) fn release(&self, st: &mut State<'a>) -> usize {
+    pub(super) fn release(&self, st: &mut State) -> usize {
         let taken = self.pages.dequeue(&mut st.leaving, REQUEST_PAGES);
 
         st.held -= taken;
@@ -357,21 +362,21 @@ impl<'a> Engine<'a> {
     }
 
     /// Tells the device the size of the balloon that it agreed to, if it was told another.
-    pub(super) fn tell_actual(&self, st: &mut State<'a>) {
+    pub(super) fn tell_actual(&self, st: &mut State) {
         if st.agreed != st.told {
             self.tell_again(st);
         }
     }
 
     /// As [`Self::tell_actual`], but not more often than need be to show progress.
-    pub(super) fn tell_progress(&self, st: &mut State<'a>) {
+    pub(super) fn tell_progress(&self, st: &mut State) {
         if st.told_at.elapsed() >= PROGRESS {
             self.tell_actual(st);
         }
     }
 
     /// Tells the device the size of the balloon that it agreed to.
-    pub(super) fn tell_again(&self, st: &mut State<'a>) {
+    pub(super) fn tell_again(&self, st: &mut State) {
         if st.dead || st.queues.is_none() {
             return;
         }
@@ -384,7 +389,7 @@ impl<'a> Engine<'a> {
     }
 
     /// Finds out whether the device can still be used; if not, says so once.
-    pub(super) fn check_alive(&self, st: &mut State<'a>) -> bool {
+    pub(super) fn check_alive(&self, st: &mut State) -> bool {
         let broken = match &st.queues {
             None => true,
             Some(queues) => queues.is_broken(),
@@ -397,7 +402,7 @@ impl<'a> Engine<'a> {
     }
 
     /// Stops using the device.
-    pub(super) fn declare_dead(&self, st: &mut State<'a>, why: &str) {
+    pub(super) fn declare_dead(&self, st: &mut State, why: &str) {
         st.dead = true;
         self.figures().broken.set(1);
         dev_err!(
@@ -408,7 +413,7 @@ impl<'a> Engine<'a> {
     }
 
     /// Publishes how much the balloon holds.
-    pub(super) fn note_held(&self, st: &State<'a>) {
+    pub(super) fn note_held(&self, st: &State) {
         let figures = self.figures();
 
         figures.held.set_pages(st.held);

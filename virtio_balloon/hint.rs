@@ -30,9 +30,8 @@ use crate::{
     virtio::{
         payload::{
             OutBuf,
-            Payload,
-            Readable,
-            Writable, //
+            Parts,
+            Payload, //
         },
         Device, //
     },
@@ -93,17 +92,10 @@ pub(super) enum Hint {
 }
 
 impl Payload for Hint {
-    fn readable(&self) -> Readable<'_> {
+    fn parts(&mut self) -> Parts<'_> {
         match self {
-            Self::Id(id) => Readable::from(&**id),
-            Self::Block(_) => Readable::NOTHING,
-        }
-    }
-
-    fn writable(&mut self) -> Writable<'_> {
-        match self {
-            Self::Id(_) => Writable::NOTHING,
-            Self::Block(block) => Writable::from(block),
+            Self::Id(id) => Parts::new().readable(&**id),
+            Self::Block(block) => Parts::new().writable(block),
         }
     }
 }
@@ -180,13 +172,13 @@ pub(super) struct Hints<'a> {
     shared: Arc<Shared>,
     _shrinker: Option<Shrinker<Reclaim>>,
     #[pin]
-    state: Mutex<State<'a>>,
+    state: Mutex<State>,
 }
 
 /// How far the present round is.
-struct State<'a> {
+struct State {
     /// `None` on a device that wants no hints, and while it is reset.
-    queue: Option<HintQueue<'a>>,
+    queue: Option<HintQueue>,
     /// Buffers that the device has.
     in_flight: usize,
     /// What the device has commanded.
@@ -212,7 +204,7 @@ impl<'a> Hints<'a> {
     pub(super) fn new(
         dev: &'a Device<Bound>,
         shared: Arc<Shared>,
-        queue: Option<HintQueue<'a>>,
+        queue: Option<HintQueue>,
     ) -> impl PinInit<Self, Error> + use<'a> {
         pin_init::pin_init_scope(move || {
             let shrinker = match queue {
@@ -239,7 +231,7 @@ impl<'a> Hints<'a> {
     }
 
     /// Begins anew with a queue of a device that was reset.
-    pub(super) fn connect(&self, queue: Option<HintQueue<'a>>) {
+    pub(super) fn connect(&self, queue: Option<HintQueue>) {
         let mut st = self.state.lock();
 
         st.queue = queue;
@@ -248,15 +240,15 @@ impl<'a> Hints<'a> {
         self.shared.hints.expect_command();
     }
 
-    /// Resets the device and gives all blocks back to the kernel.
+    /// Parts from the queue and gives all blocks back to the kernel.
     pub(super) fn disconnect(&self) {
         let mut st = self.state.lock();
-        let queue = st.queue.take();
 
+        // Blocks that the device has go with the queue itself.
+        st.queue = None;
         st.in_flight = 0;
         st.open = false;
         drop(st);
-        drop(queue);
         self.shared.hints.empty();
     }
 
@@ -300,7 +292,7 @@ impl<'a> Hints<'a> {
     ///
     /// The device is asked only after it had said that something changed: QEMU's reads as [`STOP`]
     /// as soon as it has seen a round begin, without meaning that.
-    fn command(&self, st: &mut State<'a>) -> u32 {
+    fn command(&self, st: &mut State) -> u32 {
         if self.shared.hints.news.xchg(false, Full) {
             // The transport has a configuration space, or `probe` would have failed.
             st.command = self.dev.read(&COMMAND_ID).unwrap_or(DONE);
@@ -313,9 +305,9 @@ impl<'a> Hints<'a> {
     }
 
     /// Keeps the blocks that the device has seen.
-    fn take_back(&self, st: &mut State<'a>) {
+    fn take_back(&self, st: &mut State) {
         st.poll = (st.poll * 2).min(POLL_MS.1);
-        while let Some(hint) = st.queue.as_mut().and_then(|queue| queue.take_used()) {
+        while let Some(hint) = st.queue.as_ref().and_then(|queue| queue.take_used()) {
             st.poll = POLL_MS.0;
             st.in_flight = st.in_flight.saturating_sub(1);
             if let Hint::Block(block) = KBox::into_inner(hint) {
@@ -327,7 +319,7 @@ impl<'a> Hints<'a> {
     /// Finds out whether the queue can still be used; if not, says so once.
     ///
     /// The blocks that the device has stay aside until it is reset.
-    fn is_broken(&self, st: &mut State<'a>) -> bool {
+    fn is_broken(&self, st: &mut State) -> bool {
         let broken = st.queue.as_ref().is_none_or(|queue| queue.is_broken());
 
         if broken && !replace(&mut st.said_broken, broken) {
@@ -337,7 +329,7 @@ impl<'a> Hints<'a> {
     }
 
     /// Opens a round. If that fails it is not tried again: hints are a favour.
-    fn begin_round(&self, st: &mut State<'a>, id: u32) {
+    fn begin_round(&self, st: &mut State, id: u32) {
         st.last = id;
         st.since = Instant::now();
         st.poll = POLL_MS.0;
@@ -348,14 +340,14 @@ impl<'a> Hints<'a> {
     }
 
     /// Ends the round; returns whether there was room for that in the queue.
-    fn end_round(&self, st: &mut State<'a>) -> bool {
+    fn end_round(&self, st: &mut State) -> bool {
         st.open = !self.send_id(st, STOP);
         st.since = Instant::now();
         !st.open
     }
 
     /// Sends a command id; returns whether that worked.
-    fn send_id(&self, st: &mut State<'a>, id: u32) -> bool {
+    fn send_id(&self, st: &mut State, id: u32) -> bool {
         let Ok(mut buf) = OutBuf::new(()) else {
             return false;
         };
@@ -368,7 +360,7 @@ impl<'a> Hints<'a> {
     }
 
     /// Offers blocks, as long as there are any that can be spared; then the round is over.
-    fn offer(&self, st: &mut State<'a>) {
+    fn offer(&self, st: &mut State) {
         let mut all = false;
         let mut count = 0;
 
@@ -387,7 +379,7 @@ impl<'a> Hints<'a> {
     }
 
     /// When to look again.
-    fn next_look(&self, st: &State<'a>) -> Option<Msecs> {
+    fn next_look(&self, st: &State) -> Option<Msecs> {
         if st.open || st.in_flight > 0 {
             return Some(st.poll);
         }
@@ -402,7 +394,7 @@ impl<'a> Hints<'a> {
     }
 }
 
-impl State<'_> {
+impl State {
     /// Whether the device may have one more block; if there can be, a place is left for a command
     /// id.
     fn may_offer(&self) -> bool {
@@ -424,8 +416,9 @@ impl State<'_> {
 
     /// Notifies the device.
     fn notify(&mut self) {
-        if let Some(queue) = &mut self.queue {
-            queue.notify();
+        if let Some(queue) = &self.queue {
+            // If that fails the queue is broken, which shows.
+            let _ = queue.notify();
         }
     }
 }

@@ -99,7 +99,7 @@ impl<'a> Informer<'a> {
     pub(super) fn new(
         dev: &'a Device<Bound>,
         shared: Arc<Shared>,
-        queues: InfoQueues<'a>,
+        queues: InfoQueues,
     ) -> impl PinInit<Self, Error> + use<'a> {
         try_pin_init!(Self {
             stats <- Stats::new(dev, shared.clone(), queues.stats),
@@ -163,7 +163,7 @@ impl<'a> Informer<'a> {
     /// # Context
     ///
     /// As for [`Self::disconnect`].
-    pub(super) fn connect(&self, queues: InfoQueues<'a>) -> Result {
+    pub(super) fn connect(&self, queues: InfoQueues) -> Result {
         self.stats.connect(queues.stats)?;
         self.hints.connect(queues.hints);
         self.reports.connect(queues.reports)

@@ -119,7 +119,7 @@ impl<'a> Engine<'a> {
     }
 
     /// Whether pages may move at present.
-    fn may_migrate(&self, st: &State<'a>) -> bool {
+    fn may_migrate(&self, st: &State) -> bool {
         let usable = st.queues.as_ref().is_some_and(|q| !q.is_broken());
 
         st.phase == Phase::Running && !st.dead && !st.stale && usable && !self.shared.is_paused()

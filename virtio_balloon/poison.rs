@@ -10,18 +10,18 @@ use super::layout::{
 };
 use crate::{
     kernel_ext::mem,
-    virtio::Device, //
+    virtio::{
+        Device,
+        Negotiation, //
+    }, //
 };
 
-use kernel::device::{
-    Bound,
-    Core, //
-};
+use kernel::device::Bound;
 
 /// Declines poisoning if this kernel does not fill the pages that it frees.
 ///
 /// Returns whether it fills them and cannot tell the device.
-pub(super) fn validate(dev: &Device<Core<'_>>) -> bool {
+pub(super) fn validate(dev: &Negotiation<'_>) -> bool {
     if mem::fill_of_free_pages().is_none() {
         dev.decline(PAGE_POISON);
         return false;

@@ -23,10 +23,12 @@ use crate::{
     balloon::BalloonDriver,
     virtio::{
         queue::{
+            NewQueues,
             Queue,
-            Queues, //
+            QueueInfo, //
         },
-        Device, //
+        Device,
+        Reset, //
     },
 };
 
@@ -37,25 +39,23 @@ use kernel::{
 };
 
 /// All queues of one device, by who uses them.
-pub(super) struct DeviceQueues<'a> {
-    pub(super) pages: PageQueues<'a>,
-    pub(super) info: InfoQueues<'a>,
+pub(super) struct DeviceQueues {
+    pub(super) pages: PageQueues,
+    pub(super) info: InfoQueues,
 }
 
-impl<'a> DeviceQueues<'a> {
+impl DeviceQueues {
     /// Creates the queues of a device that is not live.
     ///
     /// # Errors
     ///
-    /// As for [`Queues::new`].
-    pub(super) fn new(dev: &'a Device<Bound>) -> Result<Self> {
+    /// As for [`NewQueues::create`].
+    pub(super) fn new(dev: &Device<Bound>, queues: NewQueues<'_, BalloonDriver>) -> Result<Self> {
         let features = dev.features();
-        let names = QUEUES.map(|(name, feature)| {
-            let exists = feature.is_none_or(|bit| features.has(bit));
-
-            exists.then_some(name)
+        let infos = QUEUES.map(|(name, feature)| {
+            QueueInfo::new(name).when(feature.is_none_or(|bit| features.has(bit)))
         });
-        let mut queues = Queues::new::<BalloonDriver>(dev, &names)?;
+        let mut queues = queues.create(&infos)?;
 
         Ok(Self {
             pages: PageQueues {
@@ -73,37 +73,37 @@ impl<'a> DeviceQueues<'a> {
 }
 
 /// The queues through which the device learns about the memory, where it has them.
-pub(super) struct InfoQueues<'a> {
-    pub(super) stats: Option<Queue<'a, stats::Buffer>>,
-    pub(super) hints: Option<HintQueue<'a>>,
-    pub(super) reports: Option<ReportQueue<'a>>,
+pub(super) struct InfoQueues {
+    pub(super) stats: Option<Queue<stats::Buffer>>,
+    pub(super) hints: Option<HintQueue>,
+    pub(super) reports: Option<ReportQueue>,
 }
 
 /// The queue for free page hints.
-pub(super) type HintQueue<'a> = Queue<'a, hint::Hint>;
+pub(super) type HintQueue = Queue<hint::Hint>;
 
 /// The queue for reports of free pages.
-pub(super) type ReportQueue<'a> = Queue<'a, report::Report>;
+pub(super) type ReportQueue = Queue<report::Report>;
 
 /// The two queues through which pages enter and leave the balloon.
-pub(super) struct PageQueues<'a> {
-    inflate: Queue<'a, Request>,
-    deflate: Queue<'a, Request>,
+pub(super) struct PageQueues {
+    inflate: Queue<Request>,
+    deflate: Queue<Request>,
     /// How many requests of each queue the device was not notified of.
     unnoticed: [usize; 2],
 }
 
-impl<'a> PageQueues<'a> {
+impl PageQueues {
     /// Makes a request available, without notifying the device.
     ///
     /// # Errors
     ///
     /// As for [`Queue::add`].
     pub(super) fn add(&mut self, request: KBox<Request>) -> Result<(), (Error, KBox<Request>)> {
-        let (queue, [inflations, deflations]) = (&mut self.inflate, &mut self.unnoticed);
+        let [inflations, deflations] = &mut self.unnoticed;
         let (queue, count) = match request.meta.kind {
-            Kind::Inflate | Kind::MigrateIn => (queue, inflations),
-            Kind::Deflate | Kind::MigrateOut => (&mut self.deflate, deflations),
+            Kind::Inflate | Kind::MigrateIn => (&self.inflate, inflations),
+            Kind::Deflate | Kind::MigrateOut => (&self.deflate, deflations),
         };
 
         queue.add(request)?;
@@ -120,17 +120,18 @@ impl<'a> PageQueues<'a> {
     pub(super) fn notify(&mut self) -> bool {
         let [inflations, deflations] = take(&mut self.unnoticed);
 
+        // If that fails the queue is broken, which shows.
         if inflations > 0 {
-            self.inflate.notify();
+            let _ = self.inflate.notify();
         }
         if deflations > 0 {
-            self.deflate.notify();
+            let _ = self.deflate.notify();
         }
         inflations + deflations > 0
     }
 
     /// Takes back one request that the device has answered.
-    pub(super) fn take_used(&mut self) -> Option<KBox<Request>> {
+    pub(super) fn take_used(&self) -> Option<KBox<Request>> {
         self.inflate
             .take_used()
             .or_else(|| self.deflate.take_used())
@@ -141,9 +142,12 @@ impl<'a> PageQueues<'a> {
         self.inflate.is_broken() || self.deflate.is_broken()
     }
 
-    /// Resets the device and hands each request that it still had to `take`.
-    pub(super) fn close(self, mut take: impl FnMut(KBox<Request>)) {
-        self.inflate.close(&mut take);
-        self.deflate.close(&mut take);
+    /// Takes back one request that a device still had when it was reset.
+    pub(super) fn take_unused(&self, reset: &Reset<'_>) -> Option<KBox<Request>> {
+        let queues = [&self.inflate, &self.deflate];
+
+        queues
+            .iter()
+            .find_map(|queue| queue.take_unused(reset).ok().flatten())
     }
 }

@@ -22,19 +22,17 @@ use crate::{
     },
     virtio::{
         payload::{
-            Payload,
-            Writable, //
+            Parts,
+            Payload, //
         },
-        Device, //
+        Device,
+        Negotiation, //
     },
 };
 
 use core::mem::take;
 use kernel::{
-    device::{
-        Bound,
-        Core, //
-    },
+    device::Bound,
     new_mutex,
     num::casts::usize_as_u64,
     prelude::*,
@@ -68,7 +66,7 @@ const POLL_MS: Msecs = 1000;
 static TAKEN: Atomic<bool> = Atomic::new(false);
 
 /// Declines reporting where it cannot be done, or would change free pages behind the kernel's back.
-pub(super) fn validate(dev: &Device<Core<'_>>, fills_unannounced: bool) {
+pub(super) fn validate(dev: &Negotiation<'_>, fills_unannounced: bool) {
     if fills_unannounced || TAKEN.load(Acquire) {
         dev.decline(PAGE_REPORTING);
     }
@@ -78,8 +76,11 @@ pub(super) fn validate(dev: &Device<Core<'_>>, fills_unannounced: bool) {
 pub(super) struct Report(Option<Pages>);
 
 impl Payload for Report {
-    fn writable(&mut self) -> Writable<'_> {
-        self.0.as_mut().map_or(Writable::NOTHING, Writable::from)
+    fn parts(&mut self) -> Parts<'_> {
+        match &mut self.0 {
+            Some(pages) => Parts::new().writable(pages),
+            None => Parts::new(),
+        }
     }
 }
 
@@ -177,17 +178,17 @@ pub(super) struct Reports<'a> {
     dev: &'a Device<Bound>,
     shared: Arc<Shared>,
     #[pin]
-    state: Mutex<State<'a>>,
+    state: Mutex<State>,
 }
 
 /// Where pages are.
-struct State<'a> {
+struct State {
     /// Dropped before the queue, so that no more pages come.
     registration: Option<Registration>,
     /// Blocks of pages in one report, as registered.
     capacity: usize,
     /// `None` on a device that wants no reports, and while it is reset.
-    queue: Option<ReportQueue<'a>>,
+    queue: Option<ReportQueue>,
     /// The carrier of pages, unless the device has it.
     report: Option<KBox<Report>>,
     /// Since when the device has it.
@@ -205,7 +206,7 @@ impl<'a> Reports<'a> {
     pub(super) fn new(
         dev: &'a Device<Bound>,
         shared: Arc<Shared>,
-        queue: Option<ReportQueue<'a>>,
+        queue: Option<ReportQueue>,
     ) -> impl PinInit<Self, Error> + use<'a> {
         pin_init::pin_init_scope(move || {
             let mut state = State {
@@ -230,7 +231,7 @@ impl<'a> Reports<'a> {
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub(super) fn connect(&self, queue: Option<ReportQueue<'a>>) -> Result {
+    pub(super) fn connect(&self, queue: Option<ReportQueue>) -> Result {
         let mut st = self.state.lock();
 
         st.queue = queue;
@@ -240,14 +241,15 @@ impl<'a> Reports<'a> {
     /// Resets the device and takes the pages back.
     pub(super) fn disconnect(&self) {
         self.shared.reports.close();
-        let queue = self.state.lock().queue.take();
+        let Some(queue) = self.state.lock().queue.take() else {
+            return;
+        };
+        let Ok(reset) = self.dev.reset() else {
+            return;
+        };
 
-        if let Some(queue) = queue {
-            let mut back = None;
-            queue.close(|report| back = Some(report));
-            if let Some(report) = back {
-                self.put_back(&mut self.state.lock(), report, false);
-            }
+        if let Ok(Some(report)) = queue.take_unused(&reset) {
+            self.put_back(&mut self.state.lock(), report, false);
         }
     }
 
@@ -260,7 +262,7 @@ impl<'a> Reports<'a> {
     pub(super) fn step(&self) -> Option<Msecs> {
         let mut guard = self.state.lock();
         let st = &mut *guard;
-        let queue = st.queue.as_mut()?;
+        let queue = st.queue.as_ref()?;
 
         if let Some(report) = queue.take_used() {
             self.put_back(st, report, true);
@@ -279,7 +281,7 @@ impl<'a> Reports<'a> {
     }
 
     /// Sends what is in the box.
-    fn send(&self, st: &mut State<'a>) {
+    fn send(&self, st: &mut State) {
         let (Some(queue), Some(mut report)) = (&mut st.queue, st.report.take()) else {
             return;
         };
@@ -302,7 +304,7 @@ impl<'a> Reports<'a> {
     }
 
     /// Lets go of the pages of a report.
-    fn put_back(&self, st: &mut State<'a>, mut report: KBox<Report>, answered: bool) {
+    fn put_back(&self, st: &mut State, mut report: KBox<Report>, answered: bool) {
         match report.0.take() {
             Some(pages) if answered => pages.confirm(),
             other => drop(other),
@@ -319,13 +321,12 @@ impl<'a> Reports<'a> {
             self.dev,
             "the device does not answer a report of free pages: resetting it\n"
         );
-        self.dev.shut_down();
         self.disconnect();
         self.shared.wake();
     }
 }
 
-impl<'a> State<'a> {
+impl State {
     /// Makes the kernel report pages, as many at a time as go into the queue.
     fn register(&mut self, dev: &Device<Bound>, shared: &Arc<Shared>) -> Result {
         let Some(size) = self.queue.as_ref().map(|queue| queue.size()) else {

@@ -113,7 +113,7 @@ impl<'a> Engine<'a> {
     }
 
     /// Takes over the queues of a device that was reset.
-    pub(super) fn reconnect(&self, queues: PageQueues<'a>, start: Instant<Monotonic>) {
+    pub(super) fn reconnect(&self, queues: PageQueues, start: Instant<Monotonic>) {
         let mut st = self.state.lock();
         let figures = self.figures();
 
@@ -171,7 +171,7 @@ impl<'a> Engine<'a> {
     /// Takes all pages back from a device that has none of them.
     ///
     /// Returns how many; those that compaction has isolated are left to the thread.
-    fn take_back(&self, st: &mut State<'a>) -> usize {
+    fn take_back(&self, st: &mut State) -> usize {
         let had = st.held;
 
         st.requests.drop_all();
@@ -184,13 +184,13 @@ impl<'a> Engine<'a> {
     }
 
     /// Makes the thread deflate everything, whatever the device knows of it.
-    fn prepare_to_drain(st: &mut State<'a>) {
+    fn prepare_to_drain(st: &mut State) {
         st.drain = true;
         st.agreed = st.held + st.requests.forget_inflations();
     }
 
     /// Sends what a reset interrupted, says how large the balloon is, and lets the thread go on.
-    fn restart(&self, st: &mut State<'a>) {
+    fn restart(&self, st: &mut State) {
         if matches!(st.phase, Phase::Frozen | Phase::Resetting) {
             st.phase = Phase::Running;
         }

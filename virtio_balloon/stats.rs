@@ -86,13 +86,13 @@ pub(super) struct Stats<'a> {
     dev: &'a Device<Bound>,
     shared: Arc<Shared>,
     #[pin]
-    state: Mutex<State<'a>>,
+    state: Mutex<State>,
 }
 
 /// Where the buffer is.
-struct State<'a> {
+struct State {
     /// `None` on a device that does not want statistics, and while it is reset.
-    queue: Option<Queue<'a, Buffer>>,
+    queue: Option<Queue<Buffer>>,
     /// The buffer, unless the device has it.
     buffer: Option<KBox<Buffer>>,
     /// The device was not told of the buffer yet, because it was not live.
@@ -112,7 +112,7 @@ impl<'a> Stats<'a> {
     pub(super) fn new(
         dev: &'a Device<Bound>,
         shared: Arc<Shared>,
-        queue: Option<Queue<'a, Buffer>>,
+        queue: Option<Queue<Buffer>>,
     ) -> impl PinInit<Self, Error> + use<'a> {
         pin_init::pin_init_scope(move || {
             let mut state = State {
@@ -140,7 +140,7 @@ impl<'a> Stats<'a> {
     /// # Errors
     ///
     /// What [`Queue::add`] says.
-    pub(super) fn connect(&self, queue: Option<Queue<'a, Buffer>>) -> Result {
+    pub(super) fn connect(&self, queue: Option<Queue<Buffer>>) -> Result {
         match queue {
             Some(queue) => self.state.lock().connect(queue, self.dev.byte_order()),
             None => Ok(()),
@@ -151,8 +151,15 @@ impl<'a> Stats<'a> {
     pub(super) fn disconnect(&self) {
         let mut st = self.state.lock();
 
-        if let Some(queue) = st.queue.take() {
-            queue.close(|buffer| st.buffer = Some(buffer));
+        let Some(queue) = st.queue.take() else {
+            return;
+        };
+        if let Ok(reset) = self.dev.reset() {
+            st.buffer = queue
+                .take_unused(&reset)
+                .ok()
+                .flatten()
+                .or(st.buffer.take());
         }
     }
 
@@ -165,10 +172,11 @@ impl<'a> Stats<'a> {
     pub(super) fn step(&self) -> Option<Msecs> {
         let mut guard = self.state.lock();
         let st = &mut *guard;
-        let queue = st.queue.as_mut()?;
+        let queue = st.queue.as_ref()?;
 
         if take(&mut st.untold) {
-            queue.notify();
+            // If that fails the queue is broken, which shows below.
+            let _ = queue.notify();
             st.given = Some(Instant::now());
         }
         if let Some(buffer) = queue.take_used() {
@@ -185,8 +193,8 @@ impl<'a> Stats<'a> {
             }
             // It fits: the queue is empty. If it is refused all the same the queue is broken.
             let _ = st.give(self.dev.byte_order());
-            if let Some(queue) = &mut st.queue {
-                queue.notify();
+            if let Some(queue) = &st.queue {
+                let _ = queue.notify();
             }
             self.shared.figures.statistics.add(1);
         }
@@ -196,9 +204,9 @@ impl<'a> Stats<'a> {
     }
 }
 
-impl<'a> State<'a> {
+impl State {
     /// Takes over the queue and makes the first buffer available.
-    fn connect(&mut self, queue: Queue<'a, Buffer>, order: ByteOrder) -> Result {
+    fn connect(&mut self, queue: Queue<Buffer>, order: ByteOrder) -> Result {
         self.queue = Some(queue);
         self.untold = true;
         self.said_broken = false;

@@ -10,7 +10,10 @@ use super::{
     layout::REQUEST_PAGES, //
 };
 
+use crate::virtio::Device;
+
 use kernel::{
+    device::Core,
     prelude::*,
     time::{
         delay::fsleep,
@@ -59,11 +62,11 @@ impl<'a> Engine<'a> {
     /// # Context
     ///
     /// May sleep; the thread may be frozen.
-    pub(super) fn shut_down(&self) {
+    pub(super) fn shut_down(&self, dev: &Device<Core<'_>>) {
         let mut st = self.state.lock();
 
         st.phase = Phase::Ended;
-        self.dev.shut_down();
+        dev.shut_down();
         drop(st);
         self.shared.end();
     }

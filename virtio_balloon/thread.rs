@@ -158,7 +158,7 @@ impl<'a> Engine<'a> {
     }
 
     /// Mentions in the log, once, that the device has not answered for long.
-    fn watch(&self, st: &State<'a>, worker: &mut Worker) {
+    fn watch(&self, st: &State, worker: &mut Worker) {
         let mute = st.requests.waiting().is_some_and(|time| time > PATIENCE);
 
         if mute && !worker.complained {
@@ -168,7 +168,7 @@ impl<'a> Engine<'a> {
     }
 
     /// Looks at the configuration again if it changed; returns whether the device can be used.
-    fn heed_config(&self, st: &mut State<'a>) -> bool {
+    fn heed_config(&self, st: &mut State) -> bool {
         if self.shared.take_config_event() {
             st.wanted = None;
             if self.dev.needs_reset() {
@@ -179,7 +179,7 @@ impl<'a> Engine<'a> {
     }
 
     /// Starts the deflation of up to `surplus` pages.
-    fn shrink(&self, st: &mut State<'a>, surplus: usize) -> Next {
+    fn shrink(&self, st: &mut State, surplus: usize) -> Next {
         if !st.requests.has_idle() || st.requests.is_inflating() {
             return Next::Wait(None);
         }
@@ -190,7 +190,7 @@ impl<'a> Engine<'a> {
     }
 
     /// Notifies the device if there is enough for it to do.
-    pub(super) fn go_on_in_bursts(&self, st: &mut State<'a>) -> Next {
+    pub(super) fn go_on_in_bursts(&self, st: &mut State) -> Next {
         if st.queues.as_ref().is_some_and(|q| q.unnoticed() >= BURST) {
             self.notify(st);
         }
@@ -198,7 +198,7 @@ impl<'a> Engine<'a> {
     }
 
     /// Gives back what the device knows nothing of, as far as compaction has not isolated it.
-    fn release_stale(&self, st: &mut State<'a>) -> Next {
+    fn release_stale(&self, st: &mut State) -> Next {
         if st.held > 0 && self.release(st) == 0 {
             return Next::Wait(Some(ISOLATED_MS));
         }
@@ -207,7 +207,7 @@ impl<'a> Engine<'a> {
     }
 
     /// The size that the balloon should have, in kernel pages.
-    fn target(&self, st: &mut State<'a>) -> usize {
+    fn target(&self, st: &mut State) -> usize {
         st.drain &= st.held > 0;
         let wanted = match st.wanted {
             Some(wanted) => wanted,

@@ -263,10 +263,6 @@ mod driver {
 
     use super::DEVICE;
     use crate::virtio::prelude::*;
-    use kernel::{
-        new_mutex,
-        sync::Mutex, //
-    };
 
     virtio_device_table!(TABLE, [DeviceId::any_vendor(DEVICE)]);
 
@@ -281,8 +277,8 @@ mod driver {
     }
 
     impl Payload for Told {
-        fn writable(&mut self) -> Writable<'_> {
-            self.buf.writable()
+        fn parts(&mut self) -> Parts<'_> {
+            Parts::new().writable(&mut *self.buf)
         }
     }
 
@@ -297,20 +293,19 @@ mod driver {
 
     /// What it keeps for its device.
     #[pin_data]
-    pub(super) struct Held<'a> {
-        #[pin]
-        queue: Mutex<Option<Queue<'a, Told>>>,
+    pub(super) struct Held {
+        queue: Queue<Told>,
     }
 
     /// Looks at the device, and fills its queue.
-    fn start(dev: &Device<Bound>) -> Result<Queue<'_, Told>> {
+    fn start(dev: &Device<Bound>, queues: NewQueues<'_, HeldDriver>) -> Result<Queue<Told>> {
         let id = dev.id();
 
         say!("device {:#x} of vendor {:#x}", id.device(), id.vendor());
         say!("wide: {:?}", dev.read(&WIDE).map_err(Error::to_errno));
         say!("absent: {:?}", dev.read(&ABSENT).map_err(Error::to_errno));
         say!("present: {:?}", dev.read(&PRESENT).map_err(Error::to_errno));
-        let mut queue = Queues::single::<HeldDriver, _>(dev, c"held")?;
+        let queue = queues.single(c"held")?;
 
         for number in 0..=queue.size() {
             let buf = InBuf::new()?;
@@ -325,7 +320,7 @@ mod driver {
 
     #[vtable]
     impl Driver for HeldDriver {
-        type Data<'bound> = Held<'bound>;
+        type Data<'bound> = Held;
         type Registration<'bound> = ();
 
         const ID_TABLE: IdTable = &TABLE;
@@ -333,25 +328,21 @@ mod driver {
 
         fn probe<'bound>(
             dev: &'bound Device<Core<'_>>,
-        ) -> impl PinInit<Held<'bound>, Error> + 'bound {
+            queues: NewQueues<'_, Self>,
+        ) -> impl PinInit<Held, Error> {
             pin_init::pin_init_scope(move || {
-                let queue = start(dev)?;
+                let queue = start(dev, queues)?;
 
-                Ok(try_pin_init!(Held { queue <- new_mutex!(Some(queue)) }? Error))
+                Ok(try_pin_init!(Held { queue }? Error))
             })
         }
 
-        fn live(_dev: &Device<Core<'_>>, data: Pin<&Held<'_>>) {
-            if let Some(queue) = &mut *data.queue.lock() {
-                queue.notify();
-            }
+        fn live(_dev: &Device<Core<'_>>, data: Pin<&Held>) -> Result {
+            data.queue.notify()
         }
 
-        fn unbind(_dev: &Device<Core<'_>>, data: Pin<&Held<'_>>) {
-            let queue = data.queue.lock().take();
-
-            say!("the queue goes");
-            drop(queue);
+        fn unbind(_dev: &Device<Core<'_>>, data: Pin<&Held>) {
+            say!("the queue goes, of {}", data.queue.size());
         }
     }
 }

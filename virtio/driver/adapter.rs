@@ -13,15 +13,23 @@ use super::{
             Phase,
             PmOps, //
         },
-        queue::Queues,
-        Device, //
+        queue::{
+            NewQueues,
+            MAX_QUEUES, //
+        },
+        Device,
+        Negotiation, //
     },
+    Binding,
     Driver,
     MAX_THREADS, //
 };
-use crate::kernel_ext::{
-    kthread,
-    registration::Registration, //
+use crate::{
+    config::Features,
+    kernel_ext::{
+        kthread,
+        registration::Registration, //
+    }, //
 };
 
 use core::{
@@ -30,7 +38,8 @@ use core::{
         offset_of,
         replace, //
     },
-    pin::Pin, //
+    pin::Pin,
+    ptr::from_ref, //
 };
 use kernel::{
     device::{
@@ -45,12 +54,16 @@ use kernel::{
     },
     new_mutex,
     prelude::*,
-    sync::Mutex,
+    sync::{
+        Arc,
+        Mutex, //
+    },
     types::Opaque,
     ThisModule, //
 };
 
 /// What a bound device carries: the driver's data, and what may call the driver besides the core.
+/// The fields are dropped in this order.
 #[pin_data]
 pub struct Bundle<D, R> {
     #[pin]
@@ -59,13 +72,60 @@ pub struct Bundle<D, R> {
     threads: Mutex<KVec<kthread::Thread>>,
     #[pin]
     data: D,
+    attached: Attached,
 }
+
+/// The binding of a device, which can be found by it until this is dropped.
+///
+/// # Invariants
+///
+/// The device is bound to a driver of this module, and `priv` is `binding`.
+struct Attached {
+    vdev: *mut bindings::virtio_device,
+    binding: Arc<Binding>,
+}
+
+impl Attached {
+    /// # Safety
+    ///
+    /// The device must be bound as long as the result, and have no queues.
+    unsafe fn new(dev: &Device<Bound>, binding: Arc<Binding>) -> Self {
+        // SAFETY: The binding exists until `drop` takes it back. The probe has just begun.
+        unsafe { dev.set_binding(Some(&binding)) };
+        // INVARIANT: Set above.
+        Self {
+            vdev: dev.as_raw(),
+            binding,
+        }
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant; `Device` is a transparent wrapper.
+        let dev = unsafe { &*self.vdev.cast::<Device<BoundInternal>>() };
+
+        // SAFETY: The driver's data is gone, and so is all that calls the driver.
+        unsafe { dev.set_binding(None) };
+    }
+}
+
+// SAFETY: The device may be used by any thread as long as it is bound.
+unsafe impl Send for Attached {}
+
+// SAFETY: Nothing can be done through a shared reference.
+unsafe impl Sync for Attached {}
 
 impl<D, R> Bundle<D, R> {
     /// The driver's data.
     fn data(self: Pin<&Self>) -> Pin<&D> {
         // SAFETY: `data` is structurally pinned.
         unsafe { self.map_unchecked(|bundle| &bundle.data) }
+    }
+
+    /// What driver and device have in common.
+    fn binding(&self) -> &Binding {
+        &self.attached.binding
     }
 }
 
@@ -91,6 +151,7 @@ unsafe impl<T: Driver> driver::RegistrationOps for Adapter<T> {
         name: &'static CStr,
         module: &'static ThisModule,
     ) -> Result {
+        let () = Self::CHECKED;
         let features = u32::try_from(T::FEATURES.len())?;
 
         // SAFETY: The structure is not registered yet, so its fields may be set.
@@ -128,6 +189,20 @@ unsafe impl<T: Driver> driver::RegistrationOps for Adapter<T> {
 }
 
 impl<T: Driver> Adapter<T> {
+    /// What the compiler checks of a driver.
+    const CHECKED: () = {
+        let mut rest = T::FEATURES;
+
+        assert!(
+            T::THREADS.len() <= MAX_THREADS,
+            "a driver has too many threads"
+        );
+        while let [feature, others @ ..] = rest {
+            assert!(*feature < Features::BITS, "there is no such feature");
+            rest = others;
+        }
+    };
+
     /// # Safety
     ///
     /// `vdev` must be a virtio device this driver is bound to, for as long as `'a`, and the call
@@ -144,26 +219,31 @@ impl<T: Driver> Adapter<T> {
         (dev, bundle)
     }
 
+    /// Calls the driver from outside of the bus, if its data is complete.
+    ///
     /// # Safety
     ///
-    /// `vdev` must be a virtio device whose driver is this one, from the creation of its queues to
-    /// their deletion, which both happen while it is bound.
+    /// `vdev` must be a virtio device that this driver is bound to, whose data is not dropped before
+    /// this returns. The queues of a device are gone before its data, and the core tells of no
+    /// change of the configuration from before the removal on.
+    #[inline]
     unsafe fn with_bound(
         vdev: *mut bindings::virtio_device,
         f: impl FnOnce(&Device<Bound>, Pin<&T::Data<'_>>),
     ) {
         // SAFETY: By the requirements above; `Device` is a transparent wrapper.
-        let dev = unsafe { &*vdev.cast::<Device<BoundInternal>>() };
-
+        let dev: &Device<Bound> = unsafe { &*vdev.cast::<Device<BoundInternal>>() };
         // A device that notifies before it is live finds no data yet.
-        // SAFETY: The pointer is valid; the data pointer is only ever NULL or complete.
-        if unsafe { (*vdev).dev.driver_data.is_null() } {
-            return;
-        }
-        // SAFETY: `probe_callback` stored a `Bundle`, which lives until the queues are gone.
-        let bundle = unsafe { dev.as_ref().drvdata_borrow::<BundleOf<'_, T>>() };
+        let bundle = dev.binding().map(Binding::published);
 
-        f(dev, bundle.data());
+        // SAFETY: `probe_callback` publishes the `Bundle` of this driver, which is pinned, and by
+        // the requirements above not dropped meanwhile.
+        let bundle = bundle.and_then(|bundle| unsafe { bundle.cast::<BundleOf<'_, T>>().as_ref() });
+
+        if let Some(bundle) = bundle {
+            // SAFETY: It is pinned.
+            f(dev, unsafe { Pin::new_unchecked(bundle) }.data());
+        }
     }
 
     /// # Safety
@@ -172,36 +252,56 @@ impl<T: Driver> Adapter<T> {
     unsafe extern "C" fn validate_callback(vdev: *mut bindings::virtio_device) -> c_int {
         // SAFETY: By the requirements above; `Device` is a transparent wrapper.
         let dev = unsafe { &*vdev.cast::<Device<CoreInternal<'_>>>() };
+        // SAFETY: This is the first that the driver sees of the device, which has no queues. Whoever
+        // was bound to it before may have left something in `priv`.
+        unsafe { dev.set_binding(None) };
+        // SAFETY: The core has the driver look at the features just now.
+        let negotiation = unsafe { Negotiation::new(dev) };
 
-        from_result(|| T::validate(dev).map(|()| 0))
+        from_result(|| T::validate(&negotiation).map(|()| 0))
     }
 
     /// # Safety
     ///
-    /// As for [`Self::validate_callback`].
+    /// Called only by the virtio core, with a device that it matched with this driver.
     unsafe extern "C" fn probe_callback(vdev: *mut bindings::virtio_device) -> c_int {
         // SAFETY: By the requirements above; `Device` is a transparent wrapper.
         let dev = unsafe { &*vdev.cast::<Device<CoreInternal<'_>>>() };
 
         from_result(|| {
-            dev.as_ref().set_drvdata(try_pin_init!(Bundle {
-                data <- T::probe(dev),
-                threads <- new_mutex!(KVec::new()),
-                registration <- new_mutex!(None::<Pin<KBox<T::Registration<'_>>>>),
-            }? Error))?;
+            let binding = Binding::new()?;
+            // SAFETY: The device is bound until the `Bundle` is dropped, or the probe has failed.
+            let mut attached = Some(unsafe { Attached::new(dev, binding.clone()) });
+
+            Self::make_data(dev, &mut attached).inspect_err(|_| binding.close(dev))?;
 
             // SAFETY: The data was stored just now.
             let (dev, bundle) = unsafe { Self::core(vdev) };
 
+            binding.publish(from_ref(bundle.get_ref()).cast_mut().cast());
             Self::begin(dev, bundle).inspect_err(|_| Self::end(dev, bundle))?;
             Ok(0)
         })
     }
 
+    /// Has the driver make its data, and stores that with what is attached, which stays if there is
+    /// an error.
+    fn make_data(dev: &Device<CoreInternal<'_>>, attached: &mut Option<Attached>) -> Result {
+        let binding = attached.as_ref().ok_or(EINVAL)?.binding.clone();
+        let queues = NewQueues::of(dev, &binding);
+
+        dev.as_ref().set_drvdata(try_pin_init!(Bundle {
+            data <- T::probe(dev, queues),
+            threads <- new_mutex!(KVec::new()),
+            registration <- new_mutex!(None::<Pin<KBox<T::Registration<'_>>>>),
+            attached: attached.take().ok_or(EINVAL)?,
+        }? Error))
+    }
+
     /// Makes the device live, then all that depends on it.
     fn begin<'a>(dev: &Device<CoreInternal<'a>>, bundle: Pin<&'a BundleOf<'a, T>>) -> Result {
         *bundle.threads.lock() = Self::make_threads(dev)?;
-        Self::make_live(dev, bundle);
+        Self::make_live(dev, bundle)?;
 
         // SAFETY: `end` drops it while the device is bound, and the data with it.
         let registration = unsafe { T::Registration::new(bundle.data(), dev.as_ref().name()) };
@@ -214,11 +314,21 @@ impl<T: Driver> Adapter<T> {
     }
 
     /// Makes the device live and lets the driver notify it.
-    fn make_live(dev: &Device<CoreInternal<'_>>, bundle: Pin<&BundleOf<'_, T>>) {
-        dev.make_live();
-        if T::HAS_LIVE {
-            T::live(dev, bundle.data());
+    fn make_live(dev: &Device<CoreInternal<'_>>, bundle: Pin<&BundleOf<'_, T>>) -> Result {
+        bundle.binding().go_live(dev)?;
+        match T::HAS_LIVE {
+            true => T::live(dev, bundle.data()),
+            false => Ok(()),
         }
+    }
+
+    /// Has the driver make its queues anew, and makes the device live again.
+    fn go_on(dev: &Device<CoreInternal<'_>>, bundle: Pin<&BundleOf<'_, T>>) -> Result {
+        let binding = bundle.get_ref().binding();
+
+        binding.begin()?;
+        T::restore(dev, bundle.data(), NewQueues::of(dev, binding))?;
+        Self::make_live(dev, bundle)
     }
 
     /// Ends all that calls the driver, then the driver's use of the device.
@@ -228,15 +338,11 @@ impl<T: Driver> Adapter<T> {
 
         drop(registration);
         drop(threads);
-        let had_queues = dev.has_queues();
         if T::HAS_UNBIND {
             T::unbind(dev, bundle.data());
         }
-        // The end of the last queue resets a device; it was said so if that failed. But after a
-        // failed restore there were none, and some drivers leave theirs to the end of their data.
-        if (dev.has_queues() || !had_queues) && dev.status() != 0 {
-            let _ = dev.reset();
-        }
+        bundle.binding().close(dev);
+        bundle.binding().publish(core::ptr::null_mut());
     }
 
     /// Creates the driver's threads, which do not run yet.
@@ -259,12 +365,15 @@ impl<T: Driver> Adapter<T> {
     ///
     /// Called only as a thread that `make_threads` made, with the device as its argument.
     unsafe extern "C" fn thread_main<const WHICH: usize>(arg: *mut c_void) -> c_int {
-        kthread::Current::enter(|current| {
+        let body = |current: &kthread::Current| {
             // SAFETY: `end` waits for this thread before the driver is unbound.
             unsafe {
                 Self::with_bound(arg.cast(), |dev, data| T::thread(dev, data, current, WHICH));
             }
-        })
+        };
+
+        // SAFETY: By the requirements above this function was given to `Thread::new`.
+        unsafe { kthread::Current::enter(body) }
     }
 
     /// The bodies of the threads, by number.
@@ -311,7 +420,7 @@ impl<T: Driver> Adapter<T> {
 
     /// The callbacks of the queues, by place.
     pub(in crate::virtio) const NOTIFIED: [unsafe extern "C" fn(*mut bindings::virtqueue);
-        Queues::MAX] = [
+        MAX_QUEUES] = [
         Self::notified_callback::<0>,
         Self::notified_callback::<1>,
         Self::notified_callback::<2>,
@@ -329,9 +438,13 @@ impl<T: Driver> Adapter<T> {
         // SAFETY: By the requirements above.
         let (dev, bundle) = unsafe { Self::core(vdev) };
 
-        from_result(|| match T::HAS_FREEZE && T::HAS_RESTORE {
-            true => T::freeze(dev, bundle.data()).map(|()| 0),
-            false => Err(EOPNOTSUPP),
+        from_result(|| {
+            if !(T::HAS_FREEZE && T::HAS_RESTORE) {
+                return Err(EOPNOTSUPP);
+            }
+            T::freeze(dev, bundle.data())?;
+            bundle.binding().close(dev);
+            Ok(0)
         })
     }
 
@@ -344,8 +457,7 @@ impl<T: Driver> Adapter<T> {
 
         from_result(|| {
             if T::HAS_RESTORE {
-                T::restore(dev, bundle.data())?;
-                Self::make_live(dev, bundle);
+                Self::go_on(dev, bundle).inspect_err(|_| bundle.binding().close(dev))?;
             }
             Ok(0)
         })
@@ -358,7 +470,13 @@ impl<T: Driver> Adapter<T> {
         // SAFETY: By the requirements above.
         let (dev, bundle) = unsafe { Self::core(vdev) };
 
-        from_result(|| T::prepare_reset(dev, bundle.data()).map(|()| 0))
+        from_result(|| {
+            let result = T::prepare_reset(dev, bundle.data());
+
+            // The bus resets the device whatever the driver says.
+            bundle.binding().close(dev);
+            result.map(|()| 0)
+        })
     }
 
     /// # Safety

@@ -17,9 +17,8 @@ use crate::{
         Pieces, //
     },
     virtio::payload::{
-        Payload,
-        Readable,
-        Writable, //
+        Parts,
+        Payload, //
     },
 };
 
@@ -123,13 +122,11 @@ impl Command {
 }
 
 impl Payload for Command {
-    fn readable(&self) -> Readable<'_> {
-        (&self.asked).into()
-    }
-
-    fn writable(&mut self) -> Writable<'_> {
+    fn parts(&mut self) -> Parts<'_> {
         self.written = 0;
-        (&mut self.answered).into()
+        Parts::new()
+            .readable(&self.asked)
+            .writable(&mut self.answered)
     }
 
     fn used(&mut self, len: usize) {
