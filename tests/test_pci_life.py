@@ -7,13 +7,14 @@ driver that does not hear of a reset by the bus is the same with all of them.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from balloon_books import settle, total_kib
 from lab.guest import Guest, facts, initramfs
-from test_pci import DRIVER, INTERFACES, KERNEL, LAYERS, PORTS, RINGS, boot, net
+from test_pci import ALL_OURS, DRIVER, INTERFACES, KERNEL, LAYERS, PORTS, RINGS, boot, net
 from test_ring import MODULES, PROGRAMS, Devices, Ring
 
 Factory = Callable[..., Guest]
@@ -23,6 +24,9 @@ LOADED_ABOVE_4G = 1 << 1
 
 DRIVER_OK = 4
 STATUS = re.compile(r"virtio_set_status vdev (\w+) val (\d+)$", re.MULTILINE)
+
+BALLOON = "/sys/bus/virtio/drivers/virtio_balloon"
+HELD = re.compile(r"virtio_balloon virtio0: held \d+ pages through a reset$")
 
 RESETS = 8
 
@@ -107,6 +111,44 @@ def test_function_level_reset(guests: Factory, ours: frozenset[str], tmp_path: P
     done, seen = more(operations(guest), before[0]), more(requests(guest), before[1])
     print(done)
     assert done == seen and len(done) == len(PORTS)
+
+
+CORES = [
+    pytest.param(ALL_OURS, id="rust"),
+    *(pytest.param(frozenset({ours}), id=name, marks=pytest.mark.long) for name, ours in {"c-core": "virtio_pci", "c-pci": "virtio"}.items()),
+]
+"""Where a reset and a driver that comes or goes meet: in our core and transport, and in either with C's other part."""
+
+REBIND = f"""
+device=$(readlink -f /sys/bus/virtio/devices/virtio0/..)
+touch /tmp/go
+(while test -e /tmp/go; do echo 1 >$device/reset; done) >/dev/null 2>/tmp/refused &
+count=0
+while test $count -lt $rounds && echo virtio0 >{BALLOON}/unbind && echo virtio0 >{BALLOON}/bind; do
+    count=$((count + 1))
+done
+rm /tmp/go
+wait
+cat /tmp/refused
+echo $count rounds
+"""
+"""Has the balloon's driver come and go while its device is reset all the time."""
+
+
+@pytest.mark.parametrize("rounds", [150, pytest.param(1000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("ours", CORES)
+def test_reset_while_the_driver_comes_and_goes(guests: Factory, ours: frozenset[str], rounds: int) -> None:
+    """If this fails a reset by the bus finds a driver that is half there: the kernel stops, or the balloon has no driver afterwards."""
+    guest = boot(guests, ours, driver="rust", balloon="virtio-balloon-pci,ioeventfd=off", root_port=True, cpus=2)
+    total = total_kib(guest)
+    guest.run("dmesg -c >/dev/null")
+    guest.set_target(60)
+    began = time.monotonic()
+    said = guest.run(f"rounds={rounds}; {REBIND}", timeout=2 * rounds).out
+    print(f"{time.monotonic() - began:.1f} s")
+    assert said == f"{rounds} rounds\n"
+    settle(guest, 60, total)
+    assert [line for line in guest.dmesg() if not HELD.search(line)] == []
 
 
 @pytest.mark.parametrize("ours", LAYERS)

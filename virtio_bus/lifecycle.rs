@@ -349,15 +349,16 @@ pub(super) fn restore(device: &VirtioDevice) -> Result {
 ///
 /// # Errors
 ///
-/// Those of the driver; `EOPNOTSUPP` if it cannot live through that.
+/// Those of the driver; `EOPNOTSUPP` if it cannot live through that, or does not use the device:
+/// before the end of its probe, from the begin of its removal on, and in sleep.
 ///
 /// # Context
 ///
-/// May sleep.
+/// May sleep; nobody binds or unbinds the driver.
 pub(super) fn reset_prepare(device: &VirtioDevice) -> Result {
     let driver = device.driver().ok_or(EOPNOTSUPP)?;
 
-    if !driver.can_prepare_reset() {
+    if !driver.can_prepare_reset() || !gate::is_open(device) {
         return Err(EOPNOTSUPP);
     }
     pause(device, || driver.reset_prepare(device))
@@ -367,15 +368,15 @@ pub(super) fn reset_prepare(device: &VirtioDevice) -> Result {
 ///
 /// # Errors
 ///
-/// As for [`resume`]; `EOPNOTSUPP` as for [`reset_prepare`].
+/// As for [`resume`]; `EOPNOTSUPP` if the driver cannot live through that, or was not told before.
 ///
 /// # Context
 ///
-/// May sleep.
+/// As for [`reset_prepare`].
 pub(super) fn reset_done(device: &VirtioDevice) -> Result {
     let driver = device.driver().ok_or(EOPNOTSUPP)?;
 
-    if !driver.can_finish_reset() {
+    if !driver.can_finish_reset() || gate::is_open(device) {
         return Err(EOPNOTSUPP);
     }
     resume(device, |driver| driver.reset_done(device))

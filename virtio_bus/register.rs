@@ -28,6 +28,19 @@ use kernel::{
     warn_on, //
 };
 
+/// What all devices on the bus have in common, for the driver core.
+struct Type(bindings::device_type);
+
+// SAFETY: Nobody writes to it.
+unsafe impl Sync for Type {}
+
+/// A driver is bound and unbound under the lock of the transport's device as well, which whoever
+/// resets a device by the bus of the machine has (`pci_reset_function()`).
+static TYPE: Type = Type(bindings::device_type {
+    need_parent_lock: true,
+    ..pin_init::zeroed()
+});
+
 /// Registers a device; a driver that takes it is probed at once.
 ///
 /// # Errors
@@ -49,6 +62,8 @@ pub(super) unsafe fn add_device(vdev: *mut virtio_device) -> Result {
 
     // SAFETY: Nobody else uses the device yet, and the bus is static.
     unsafe { (*device.as_dev()).bus = bus::as_raw() };
+    // SAFETY: Nobody else uses the device yet, and the type is static.
+    unsafe { (*device.as_dev()).type_ = &raw const TYPE.0 };
     // SAFETY: As above; this comes once.
     unsafe { bindings::device_initialize(device.as_dev()) };
     if warn_on!(!device.is_complete()) {

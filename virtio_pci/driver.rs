@@ -37,6 +37,10 @@ use crate::{
     },
 };
 
+use core::sync::atomic::{
+    AtomicBool,
+    Ordering, //
+};
 use kernel::{
     bindings,
     dev_warn,
@@ -136,6 +140,8 @@ pub(super) struct Bound<'bound> {
     /// There until `unbind`. The device's lock serialises its users.
     #[pin]
     registered: Mutex<Option<Registered<'bound>>>,
+    /// The virtio driver has given its queues up for a reset that is under way.
+    resetting: AtomicBool,
     _listed: Listed,
     enabled: Enabled<'bound>,
 }
@@ -178,6 +184,7 @@ impl pci::Driver for PciDriver {
 
             Ok(try_pin_init!(Bound {
                 registered <- new_mutex!(Some(registered)),
+                resetting: AtomicBool::new(false),
                 _listed: listed,
                 enabled,
             }? Error))
@@ -231,8 +238,19 @@ impl FullDriver for PciDriver {
             return;
         };
 
+        // Who binds or unbinds a driver has no lock of the PCI device. It would meet one that does
+        // not answer.
+        // SAFETY: The PCI core calls `finish_reset` next, in the same thread.
+        with_device!(registered, device => unsafe { device.lock_driver() });
+        // A device that sleeps has no queues.
+        if !data.enabled.is_on() {
+            return;
+        }
         match with_device!(registered, device => device.prepare_reset()) {
-            Ok(()) => data.enabled.disable(),
+            Ok(()) => {
+                data.resetting.store(true, Ordering::Relaxed);
+                data.enabled.disable();
+            }
             Err(EOPNOTSUPP) => (),
             Err(error) => dev_warn!(pci, "Reset prepare failure: {}", error.to_errno()),
         }
@@ -244,18 +262,20 @@ impl FullDriver for PciDriver {
             return;
         };
 
-        if data.enabled.is_on() {
-            return;
-        }
-        let done = data.enabled.enable().and_then(|()| {
-            pci_device::set_master(pci);
-            with_device!(registered, device => device.finish_reset())
-        });
+        if data.resetting.swap(false, Ordering::Relaxed) {
+            let done = data.enabled.enable().and_then(|()| {
+                pci_device::set_master(pci);
+                with_device!(registered, device => device.finish_reset())
+            });
 
-        match done {
-            Ok(()) | Err(EOPNOTSUPP) => (),
-            Err(error) => dev_warn!(pci, "Reset done failure: {}", error.to_errno()),
+            match done {
+                Ok(()) | Err(EOPNOTSUPP) => (),
+                Err(error) => dev_warn!(pci, "Reset done failure: {}", error.to_errno()),
+            }
         }
+        // SAFETY: `prepare_reset` has locked it, in this thread: nobody else has taken the device
+        // off the virtio bus meanwhile, since the PCI core keeps this device locked.
+        with_device!(registered, device => unsafe { device.unlock_driver() });
     }
 
     fn set_functions(

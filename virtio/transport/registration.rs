@@ -90,6 +90,25 @@ impl<T: Transport> Shell<T> {
     }
 }
 
+/// The lock of the driver core, without which no driver is bound to a device or unbound.
+struct Lock<'a>(&'a Device);
+
+impl<'a> Lock<'a> {
+    /// Waits for the lock, and takes it.
+    fn new(device: &'a Device) -> Self {
+        // SAFETY: By the type invariant of `Device` it was registered, so its mutex is initialised.
+        unsafe { bindings::mutex_lock(&raw mut (*device.0.get()).dev.mutex) };
+        Self(device)
+    }
+}
+
+impl Drop for Lock<'_> {
+    fn drop(&mut self) {
+        // SAFETY: Whoever made it has the lock.
+        unsafe { bindings::mutex_unlock(&raw mut (*self.0 .0.get()).dev.mutex) };
+    }
+}
+
 /// A device on the virtio bus; dropping it takes the device off the bus, away from its driver.
 ///
 /// # Invariants
@@ -190,6 +209,29 @@ impl<'bound, T: Transport + 'bound> Registration<'bound, T> {
         unsafe { self.shell.as_ref() }.device.get()
     }
 
+    /// Keeps drivers from being bound to the device, and from being unbound, until
+    /// [`Self::unlock_driver`].
+    ///
+    /// # Context
+    ///
+    /// May sleep.
+    ///
+    /// # Safety
+    ///
+    /// The same thread must call [`Self::unlock_driver`] before this is dropped.
+    pub unsafe fn lock_driver(&self) {
+        core::mem::forget(Lock::new(self.virtio()));
+    }
+
+    /// Undoes [`Self::lock_driver`].
+    ///
+    /// # Safety
+    ///
+    /// The same thread must have called [`Self::lock_driver`], once for each call of this.
+    pub unsafe fn unlock_driver(&self) {
+        drop(Lock(self.virtio()));
+    }
+
     /// System sleep is about to take the device away: lets the driver give its queues up.
     ///
     /// # Errors
@@ -201,6 +243,8 @@ impl<'bound, T: Transport + 'bound> Registration<'bound, T> {
     /// A callback of the PM core that may sleep.
     #[cfg(CONFIG_PM_SLEEP)]
     pub fn freeze(&self) -> Result {
+        let _lock = Lock::new(self.virtio());
+
         // SAFETY: By the type invariant the device is registered.
         to_result(unsafe { bindings::virtio_device_freeze(self.device()) })
     }
@@ -217,6 +261,8 @@ impl<'bound, T: Transport + 'bound> Registration<'bound, T> {
     /// As for [`Self::freeze`].
     #[cfg(CONFIG_PM_SLEEP)]
     pub fn restore(&self) -> Result {
+        let _lock = Lock::new(self.virtio());
+
         // SAFETY: By the type invariant the device is registered.
         to_result(unsafe { bindings::virtio_device_restore(self.device()) })
     }
@@ -229,7 +275,7 @@ impl<'bound, T: Transport + 'bound> Registration<'bound, T> {
     ///
     /// # Context
     ///
-    /// May sleep; the device's parent is locked.
+    /// May sleep; the driver is locked ([`Self::lock_driver`]).
     pub fn prepare_reset(&self) -> Result {
         // SAFETY: By the type invariant the device is registered.
         to_result(unsafe { bindings::virtio_device_reset_prepare(self.device()) })
