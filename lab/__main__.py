@@ -10,8 +10,9 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Optional, Sequence
 
-from lab import buildroot, cache, doctor, enter, host, intree, intree_kernel, kdir, kernels, lint, modules, patches, paths, rustdoc
+from lab import buildroot, cache, doctor, enter, herd, host, intree, intree_kernel, kdir, kernels, lint, modules, patches, paths, rustdoc
 from lab.errors import LabError
 from lab.progress import Steps
 
@@ -227,15 +228,26 @@ def _pytest(default: list[str], names: list[str] = BOTH, tests: tuple[str, ...] 
             raise LabError(f"TESTS={test}: there is no such file; `ls tests/test_*.py` lists them, relative to the checkout")
     facts = _prepare(names)
     options = ["-o", "cache_dir=/src/build/pytest", *default, *shlex.split(os.environ.get("PYTEST_ARGS", ""))]
-    status = _inside(["python3", "-m", "pytest", *options, *(chosen or tests)], facts)
+    status = _inside(["python3", "-m", "pytest", *options, *(chosen or tests)], facts, _herd(chosen or tests))
     minutes = (time.monotonic() - began) / 60
     print(f"lab: tests {'FAILED, the guests’ logs are in build/logs/' if status else 'passed'} ({minutes:.1f} min in all)")
     return status
 
 
-def _inside(argv: list[str], facts: Path) -> int:
+def _herd(chosen: Sequence[str]) -> dict[str, str]:
+    """Where herd7 is, if tests that need it were chosen. Without it these fail, and no others."""
+    if not any(name.rstrip("/") == "tests" or "test_litmus" in name for name in chosen):
+        return {}
+    try:
+        return {"LAB_HERD": paths.inside(herd.ensure(Steps(1).begin("herd7")))}
+    except LabError as error:
+        print(f"lab: {error}", file=sys.stderr)
+        return {}
+
+
+def _inside(argv: list[str], facts: Path, settings: Optional[dict[str, str]] = None) -> int:
     print(f"lab: {' '.join(argv)}", flush=True)
-    return enter.run(buildroot.root(), argv, {"LAB_FACTS": paths.inside(facts)})
+    return enter.run(buildroot.root(), argv, {"LAB_FACTS": paths.inside(facts), **(settings or {})})
 
 
 def _show(made: list[Path]) -> int:

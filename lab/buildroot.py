@@ -80,9 +80,9 @@ def _make(folder: Path, step: Step) -> dict:
     return {"versions": _versions(folder / "root")}
 
 
-def mmdebstrap(target: Path, wanted: Sequence[str], finish: str) -> list[str]:
+def mmdebstrap(target: Path, wanted: Sequence[str], finish: str, suite: str = SUITE) -> list[str]:
     """The command that makes a Debian tree with these packages; `finish` is a shell script that gets it as `$1`."""
-    sources, hooks = _sources()
+    sources, hooks = _sources(suite)
     return [
         *host.namespaces(), "env", "LC_ALL=C", f"LAB_PINS={PINS}", "mmdebstrap", "--mode=root", "--variant=minbase",
         "--format=directory", "--components=main", "--verbose", "--skip=cleanup/apt/lists",
@@ -90,13 +90,18 @@ def mmdebstrap(target: Path, wanted: Sequence[str], finish: str) -> list[str]:
         "--dpkgopt=force-unsafe-io", *(f"--dpkgopt=path-exclude={pattern}" for pattern in LEAVE_OUT),
         *(f"--aptopt={setting}" for setting in _apt_settings()),
         *(f"--setup-hook={hook}" for hook in (SETUP, *hooks)), f"--customize-hook={finish}",
-        SUITE, str(target), *sources,
+        suite, str(target), *sources,
     ]
 
 
-def _sources() -> tuple[list[str], list[str]]:
-    """The sources.list lines for mmdebstrap, and the setup hooks that are needed when there are none."""
+def _sources(suite: str) -> tuple[list[str], list[str]]:
+    """The sources.list lines for mmdebstrap, and the setup hooks that are needed when there are none.
+
+    Of a suite that is not the build root's, only that itself is asked for: it has no backports.
+    """
     mirror, security = host.archive()
+    if suite != SUITE:
+        return [f"deb {mirror} {suite} main"] if mirror else [], []
     if not mirror:
         return [], [ADD_BACKPORTS]
     lines = [f"deb {mirror} {suite} main" for suite in (SUITE, f"{SUITE}-updates", f"{SUITE}-backports")]
