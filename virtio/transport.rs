@@ -27,9 +27,13 @@ use ring::{
     Wanted, //
 };
 
-use core::ptr::{
-    addr_of_mut,
-    NonNull, //
+use core::{
+    marker::PhantomData,
+    ops::Deref,
+    ptr::{
+        addr_of_mut,
+        NonNull, //
+    }, //
 };
 use kernel::{
     cpumask::Cpumask,
@@ -41,7 +45,7 @@ use kernel::{
 
 /// What a transport does for one device.
 #[vtable]
-pub trait Transport: Send + Sync {
+pub trait Transport: Send + Sync + Sized {
     /// Tells whether the device has a configuration space; asked once, before it is registered.
     fn has_config(&self) -> bool {
         true
@@ -97,7 +101,7 @@ pub trait Transport: Send + Sync {
     /// # Context
     ///
     /// May sleep. Never in parallel with itself, [`Self::delete_queues`] or [`Self::reset`].
-    fn make_queues(&self, dev: &Device, wanted: &mut Wanted<'_>) -> Result;
+    fn make_queues(&self, dev: &DeviceOf<Self>, wanted: &mut Wanted<'_>) -> Result;
 
     /// Deletes the virtqueues. The device has been reset, or was never live.
     ///
@@ -218,6 +222,22 @@ pub struct Identity {
 /// count, which was given to `register_virtio_device()`.
 #[repr(transparent)]
 pub struct Device(Opaque<bindings::virtio_device>);
+
+/// A [`Device`] of which it is known that its transport is `T`.
+///
+/// # Invariants
+///
+/// The device is that of a [`Registration`] for `T`.
+#[repr(transparent)]
+pub struct DeviceOf<T>(Device, PhantomData<fn(T)>);
+
+impl<T> Deref for DeviceOf<T> {
+    type Target = Device;
+
+    fn deref(&self) -> &Device {
+        &self.0
+    }
+}
 
 impl Device {
     /// The negotiated features; before negotiation is complete, those still under consideration.

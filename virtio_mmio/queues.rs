@@ -33,7 +33,8 @@ use crate::{
             Wish,
             MAX_SIZE, //
         },
-        Device, //
+        Device,
+        DeviceOf, //
     },
 };
 
@@ -72,7 +73,12 @@ impl<'bound> Queue<'bound> {
     ///
     /// `ENOENT` if there is no such queue or it is in use; `EINVAL` if its size is none; `EIO` if
     /// the device does not take it; `E2BIG`, `ENOMEM`.
-    fn new(device: &VirtioDevice<'bound>, dev: &Device, index: u32, wish: &Wish) -> Result<Self> {
+    fn new(
+        device: &VirtioDevice<'bound>,
+        dev: &DeviceOf<VirtioDevice<'bound>>,
+        index: u32,
+        wish: &Wish<'_>,
+    ) -> Result<Self> {
         let window = device.window;
         let platform = device.platform;
 
@@ -101,7 +107,7 @@ impl<'bound> Queue<'bound> {
             align: PAGE_SIZE,
             may_shrink: true,
         };
-        let ring = Ring::new::<VirtioDevice<'bound>>(dev, index, shape, wish)?;
+        let ring = Ring::new(dev, index, shape, wish)?;
         let queue = Self {
             platform,
             window,
@@ -294,7 +300,7 @@ impl<'bound> Active<'bound> {
     /// That of the first queue that cannot be made, or of the interrupt.
     pub(super) fn new(
         device: &VirtioDevice<'bound>,
-        dev: &Device,
+        dev: &DeviceOf<VirtioDevice<'bound>>,
         wanted: &Wanted<'_>,
     ) -> Result<Self> {
         let count = wanted.wishes().count();
@@ -302,7 +308,7 @@ impl<'bound> Active<'bound> {
         let mut callbacks = KVec::with_capacity(count, GFP_KERNEL)?;
 
         for (index, wish) in (0..).zip(wanted.wishes()) {
-            let queue = Queue::new(device, dev, index, wish)?;
+            let queue = Queue::new(device, dev, index, &wish)?;
             // SAFETY: Only the handler of the interrupt uses it, which goes before the queues.
             let callback = unsafe { Callback::new(queue.ring()?) };
 
@@ -310,7 +316,7 @@ impl<'bound> Active<'bound> {
             queues.push(queue, GFP_KERNEL)?;
         }
         let window = device.window;
-        let reference = ARef::from(dev);
+        let reference = ARef::from(&**dev);
         let interrupt = try_init!(Interrupt {
             window,
             device: reference,

@@ -21,6 +21,7 @@ use crate::{
             Wanted, //
         },
         Device,
+        DeviceOf,
         Notify,
         SharedMemory,
         Transport, //
@@ -211,7 +212,7 @@ impl Transport for VirtioDevice<'_> {
         Ok(())
     }
 
-    fn make_queues(&self, dev: &Device, wanted: &mut Wanted<'_>) -> Result {
+    fn make_queues(&self, dev: &DeviceOf<Self>, wanted: &mut Wanted<'_>) -> Result {
         let active = Active::new(self, dev, wanted)?;
 
         wanted.grant(active.queues());

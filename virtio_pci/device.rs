@@ -20,6 +20,7 @@ use crate::{
             Wanted, //
         },
         Device,
+        DeviceOf,
         SharedMemory,
         Transport, //
     },
@@ -75,7 +76,7 @@ impl<'bound, I: Interface> VirtioDevice<'bound, I> {
     }
 
     /// The queue for administration, if the device has one.
-    fn own_queue(&self, dev: &Device) -> Result<Option<Own>>
+    fn own_queue(&self, dev: &Device) -> Result<Option<Own<Self>>>
     where
         I: 'bound,
     {
@@ -84,7 +85,7 @@ impl<'bound, I: Interface> VirtioDevice<'bound, I> {
         };
         let name = CString::try_from_fmt(fmt!("avq.{}", index))?;
 
-        Ok(Some(Own::new::<Self>(index.into(), name)))
+        Ok(Some(Own::new(index.into(), name)?))
     }
 
     /// Logs that the driver wants more configuration space than there is.
@@ -150,7 +151,7 @@ impl<'bound, I: Interface + 'bound> Transport for VirtioDevice<'bound, I> {
         self.interface.accept_features(dev, features)
     }
 
-    fn make_queues(&self, dev: &Device, wanted: &mut Wanted<'_>) -> Result {
+    fn make_queues(&self, dev: &DeviceOf<Self>, wanted: &mut Wanted<'_>) -> Result {
         let own = self.own_queue(dev)?;
         let active = Active::new(self.pci, &self.interface, dev, wanted, own, &self.admin)?;
 

@@ -106,7 +106,7 @@ pub(crate) trait Interface: Send + Sync {
     /// # Context
     ///
     /// May sleep.
-    fn make_ring(&self, dev: &Device, index: u32, wish: &Wish) -> Result<Ring<Self::Bell>>;
+    fn make_ring(&self, index: u32, wish: &Wish<'_>) -> Result<Ring<Self::Bell>>;
 
     /// Tells the device where a queue is, and its vector if it has one.
     ///

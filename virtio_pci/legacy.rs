@@ -260,7 +260,7 @@ impl<'bound> Interface for Legacy<'bound> {
         self.read(regs::ConfigVector)
     }
 
-    fn make_ring(&self, dev: &Device, index: u32, wish: &Wish) -> Result<Ring<Self::Bell>> {
+    fn make_ring(&self, index: u32, wish: &Wish<'_>) -> Result<Ring<Self::Bell>> {
         self.select(index)?;
         let size = self.read(regs::QueueSize);
         let is_in_use = || self.read(regs::QueuePfn) != 0;
@@ -272,7 +272,7 @@ impl<'bound> Interface for Legacy<'bound> {
         let offset = regs::QueueNotify::OFFSET;
         let bell = Register::new(self.registers.clone(), offset, size_of::<u16>())?;
 
-        Ring::with_bell(dev, index, shape, wish, bell)
+        Ring::with_bell(index, shape, wish, bell)
     }
 
     fn describe(&self, queue: &Virtqueue, vector: u16) -> Result {

@@ -319,7 +319,8 @@ impl<'bound> Interface for Modern<'bound> {
         self.common.read(regs::ConfigVector)
     }
 
-    fn make_ring(&self, dev: &Device, index: u32, wish: &Wish) -> Result<Ring<Self::Bell>> {
+    fn make_ring(&self, index: u32, wish: &Wish<'_>) -> Result<Ring<Self::Bell>> {
+        let dev = wish.device();
         let is_admin = || self.admin_queue(dev) == Ok(u16::try_from(index).ok());
         let exists = index < self.common.read(regs::NumQueues).into() || is_admin();
 
@@ -343,7 +344,7 @@ impl<'bound> Interface for Modern<'bound> {
             may_shrink: true,
         };
 
-        Ring::with_bell(dev, index, shape, wish, bell)
+        Ring::with_bell(index, shape, wish, bell)
     }
 
     fn describe(&self, queue: &Virtqueue, vector: u16) -> Result {

@@ -9,6 +9,7 @@ use super::{
         Admin,
         Lease, //
     },
+    device::VirtioDevice,
     interface::Interface,
     interrupts::{
         Interrupts,
@@ -31,7 +32,8 @@ use crate::{
             Wanted,
             Wish, //
         },
-        Device, //
+        Device,
+        DeviceOf, //
     },
 };
 
@@ -51,7 +53,7 @@ use kernel::{
 /// A queue that is to be made.
 pub(super) struct Request<'a> {
     index: u32,
-    wish: &'a Wish,
+    wish: Wish<'a>,
     slow: bool,
 }
 
@@ -82,14 +84,8 @@ pub(super) struct Queue<I: Interface> {
 
 impl<I: Interface> Queue<I> {
     /// Makes a queue and describes it to the device.
-    fn new(
-        interface: &Arc<I>,
-        dev: &Device,
-        request: &Request<'_>,
-        vector: u16,
-        msix: bool,
-    ) -> Result<Self> {
-        let ring = interface.make_ring(dev, request.index, request.wish)?;
+    fn new(interface: &Arc<I>, request: &Request<'_>, vector: u16, msix: bool) -> Result<Self> {
+        let ring = interface.make_ring(request.index, &request.wish)?;
         let ring = Arc::new(ring, GFP_KERNEL)?;
 
         interface.describe(&ring, vector)?;
@@ -147,14 +143,13 @@ impl<I: Interface> Drop for Queue<I> {
 /// The queues of a device and its interrupts.
 ///
 /// The fields are dropped in this order: interrupts before the queues, which their handlers have,
-/// then vectors, and last what a queue was made of.
+/// then vectors.
 pub(super) struct Active<'bound, I: Interface> {
     /// The use of the queue for administration, which is the last of the queues if there is one.
     lease: Option<Lease<I::Bell>>,
     interrupts: Interrupts<'bound, I>,
     queues: KVec<Arc<Queue<I>>>,
     msix: Option<Msix<'bound, I>>,
-    _own: Option<Own>,
 }
 
 impl<'bound, I: Interface + 'bound> Active<'bound, I> {
@@ -167,19 +162,21 @@ impl<'bound, I: Interface + 'bound> Active<'bound, I> {
     pub(super) fn new(
         pci: &'bound pci::Device<Bound>,
         interface: &Arc<I>,
-        dev: &Device,
+        dev: &DeviceOf<VirtioDevice<'bound, I>>,
         wanted: &Wanted<'_>,
-        own: Option<Own>,
+        own: Option<Own<VirtioDevice<'bound, I>>>,
         admin: &Arc<Admin>,
     ) -> Result<Self> {
-        let mut active = Self::attempt(pci, interface, dev, wanted, own.as_ref())?;
+        let own = own.map(|own| (own.index, own.wish(dev)));
+        let has_own = own.is_some();
+        let requests = requests(wanted, own)?;
+        let mut active = Self::attempt(pci, interface, dev, wanted, &requests)?;
 
-        if own.is_some() {
+        if has_own {
             let queue = active.queues.last().and_then(|queue| queue.ring());
 
             active.lease = queue.map(|ring| Lease::new(admin, ring));
         }
-        active._own = own;
         Ok(active.enabled())
     }
 
@@ -189,9 +186,8 @@ impl<'bound, I: Interface + 'bound> Active<'bound, I> {
         interface: &Arc<I>,
         dev: &Device,
         wanted: &Wanted<'_>,
-        own: Option<&Own>,
+        requests: &[Request<'_>],
     ) -> Result<Self> {
-        let requests = requests(wanted, own)?;
         let mut error = ENODEV;
 
         for policy in Policy::ALL {
@@ -205,7 +201,7 @@ impl<'bound, I: Interface + 'bound> Active<'bound, I> {
                 }
             };
 
-            match Self::with_vectors(interface, dev, &requests, policy, msix) {
+            match Self::with_vectors(interface, dev, requests, policy, msix) {
                 Ok(active) => return Ok(active),
                 // The device does not have such a queue, whatever its vectors.
                 Err(reason @ (ENOENT | EINVAL | E2BIG)) => return Err(reason),
@@ -215,7 +211,7 @@ impl<'bound, I: Interface + 'bound> Active<'bound, I> {
         if irq_vectors::intx_line(pci).is_none() {
             return Err(error);
         }
-        Self::with_line(pci, interface, dev, &requests)
+        Self::with_line(pci, interface, dev, requests)
     }
 
     /// Makes the queues with vectors.
@@ -230,7 +226,7 @@ impl<'bound, I: Interface + 'bound> Active<'bound, I> {
         let queues = make(requests, |request| {
             let vector = sharing.vector(request.need());
 
-            Queue::new(interface, dev, request, vector, true)
+            Queue::new(interface, request, vector, true)
         })?;
 
         Ok(Self {
@@ -238,7 +234,6 @@ impl<'bound, I: Interface + 'bound> Active<'bound, I> {
             interrupts: Interrupts::vectors(&msix, dev, &queues, policy)?,
             queues,
             msix: Some(msix),
-            _own: None,
         })
     }
 
@@ -250,7 +245,7 @@ impl<'bound, I: Interface + 'bound> Active<'bound, I> {
         requests: &[Request<'_>],
     ) -> Result<Self> {
         let queues = make(requests, |request| {
-            Queue::new(interface, dev, request, vectors::NONE, false)
+            Queue::new(interface, request, vectors::NONE, false)
         })?;
 
         Ok(Self {
@@ -258,7 +253,6 @@ impl<'bound, I: Interface + 'bound> Active<'bound, I> {
             interrupts: Interrupts::line(pci, interface, dev, &queues)?,
             queues,
             msix: None,
-            _own: None,
         })
     }
 
@@ -342,11 +336,11 @@ impl<'bound, I: Interface + 'bound> Active<'bound, I> {
 }
 
 /// All queues that are to be made, the transport's own last.
-fn requests<'a>(wanted: &Wanted<'a>, own: Option<&'a Own>) -> Result<KVec<Request<'a>>> {
+fn requests<'a>(wanted: &Wanted<'a>, own: Option<(u32, Wish<'a>)>) -> Result<KVec<Request<'a>>> {
     let mut requests = KVec::with_capacity(wanted.wishes().count() + 1, GFP_KERNEL)?;
     let of_driver = (0..).zip(wanted.wishes());
     let of_driver = of_driver.map(|(index, wish)| (index, wish, false));
-    let of_transport = own.map(|own| (own.index, own.wish(), true));
+    let of_transport = own.map(|(index, wish)| (index, wish, true));
 
     for (index, wish, slow) in Iterator::chain(of_driver, of_transport) {
         requests.push(Request { index, wish, slow }, GFP_KERNEL)?;

@@ -161,10 +161,11 @@ impl<T: Transport> Ops<T> {
         infos: *mut bindings::virtqueue_info,
         affinity: *mut bindings::irq_affinity,
     ) -> c_int {
-        // SAFETY: By the contract of the table both arrays have `nvqs` elements.
-        let mut wanted = unsafe { Wanted::from_raw(infos, vqs, nvqs as usize, affinity) };
         // SAFETY: By the contract of the table.
         let (device, transport) = unsafe { Shell::<T>::parts(vdev) };
+        // SAFETY: By the contract of the table both arrays have `nvqs` elements; only the driver of
+        // the device asks for queues.
+        let mut wanted = unsafe { Wanted::from_raw(device, infos, vqs, nvqs as usize, affinity) };
 
         from_result(|| transport.make_queues(device, &mut wanted).map(|()| 0))
     }

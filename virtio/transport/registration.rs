@@ -9,6 +9,7 @@ use super::{
     generation::Generation,
     ops::Ops,
     Device,
+    DeviceOf,
     Identity,
     Transport, //
 };
@@ -52,12 +53,15 @@ impl<T: Transport> Shell<T> {
     ///
     /// `device` must be that of a `Shell<T>` whose transport's part exists as long as `'a`.
     #[inline(always)]
-    pub(super) unsafe fn parts<'a>(device: *mut bindings::virtio_device) -> (&'a Device, &'a T) {
+    pub(super) unsafe fn parts<'a>(
+        device: *mut bindings::virtio_device,
+    ) -> (&'a DeviceOf<T>, &'a T) {
         // CAST: The device is the first field.
         let shell = device.cast::<Self>();
 
-        // SAFETY: By the requirements above; `Device` is a transparent wrapper.
-        let device = unsafe { &*device.cast::<Device>() };
+        // SAFETY: By the requirements above; `DeviceOf` is a transparent wrapper.
+        // INVARIANT: It is one of `T`.
+        let device = unsafe { &*device.cast::<DeviceOf<T>>() };
         // SAFETY: By the requirements above it is there, and only shared references to it exist.
         let transport = unsafe { &*(*shell).transport.get() };
 

@@ -9,6 +9,7 @@
 use super::{
     registration::Shell,
     Device,
+    DeviceOf,
     Notify,
     Transport, //
 };
@@ -22,6 +23,7 @@ use crate::{
 };
 
 use core::{
+    marker::PhantomData,
     ops::Deref,
     ptr::{
         null_mut,
@@ -166,32 +168,45 @@ pub struct Ring<B = ()> {
     queue: NonNull<Virtqueue>,
     lost: AtomicBool,
     _bell: B,
+    /// What the queue is called, unless its driver has that.
+    _name: Option<Arc<CString>>,
 }
 
 impl Ring {
-    /// Makes a queue whose notifications are `T`'s business. The device does not know of it yet.
+    /// Makes a queue of a device of `T`, whose notifications are `T`'s business. The device does
+    /// not know of it yet.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`, also when the ring cannot have that size, which it has logged.
+    /// `ENOMEM`, also when the ring cannot have that size, which it has logged; `EINVAL` if the
+    /// wish is one of another device.
     ///
     /// # Context
     ///
     /// May sleep.
-    pub fn new<T: Notify>(device: &Device, index: u32, shape: Shape, wish: &Wish) -> Result<Self> {
+    pub fn new<T: Notify>(
+        device: &DeviceOf<T>,
+        index: u32,
+        shape: Shape,
+        wish: &Wish<'_>,
+    ) -> Result<Self> {
         let notify: NotifyFunction = match device.has(NOTIFICATION_DATA) {
             true => notify_with_data::<T>,
             false => notify::<T>,
         };
 
+        if !core::ptr::eq(wish.device, &**device) {
+            return Err(EINVAL);
+        }
         // SAFETY: The queue becomes one of a device of `T`.
-        let queue = unsafe { create(device, index, shape, wish, notify) }?;
+        let queue = unsafe { create(index, shape, wish, notify) }?;
 
         // INVARIANT: The queue was made above.
         Ok(Self {
             queue,
             lost: AtomicBool::new(false),
             _bell: (),
+            _name: wish.name.clone(),
         })
     }
 }
@@ -202,19 +217,13 @@ impl<B: IoAddress> Ring<B> {
     ///
     /// # Errors
     ///
-    /// As for [`Ring::new`]; `EINVAL` if the register is too short.
+    /// `ENOMEM` as for [`Ring::new`]; `EINVAL` if the register is too short.
     ///
     /// # Context
     ///
     /// May sleep.
-    pub fn with_bell(
-        device: &Device,
-        index: u32,
-        shape: Shape,
-        wish: &Wish,
-        bell: B,
-    ) -> Result<Self> {
-        let (notify, width): (NotifyFunction, usize) = match device.has(NOTIFICATION_DATA) {
+    pub fn with_bell(index: u32, shape: Shape, wish: &Wish<'_>, bell: B) -> Result<Self> {
+        let (notify, width): (NotifyFunction, usize) = match wish.device.has(NOTIFICATION_DATA) {
             true => (ring_with_data, 4),
             false => (ring_with_index, 2),
         };
@@ -223,7 +232,7 @@ impl<B: IoAddress> Ring<B> {
             return Err(EINVAL);
         }
         // SAFETY: Nobody notifies the device before the queue is given to its driver.
-        let queue = unsafe { create(device, index, shape, wish, notify) }?;
+        let queue = unsafe { create(index, shape, wish, notify) }?;
 
         // SAFETY: The queue was made above and nobody else has it.
         unsafe { (*queue.as_ref().0.get()).priv_ = bell.address() };
@@ -232,6 +241,7 @@ impl<B: IoAddress> Ring<B> {
             queue,
             lost: AtomicBool::new(false),
             _bell: bell,
+            _name: wish.name.clone(),
         })
     }
 }
@@ -296,28 +306,28 @@ type NotifyFunction = unsafe extern "C" fn(*mut bindings::virtqueue) -> bool;
 ///
 /// `notify` can be called with the queue as soon as its driver has it.
 unsafe fn create(
-    device: &Device,
     index: u32,
     shape: Shape,
-    wish: &Wish,
+    wish: &Wish<'_>,
     notify: NotifyFunction,
 ) -> Result<NonNull<Virtqueue>> {
     let align = u32::try_from(shape.align)?;
 
     // SAFETY: The device is registered by its type invariant. The name and the callback are those
-    // of its driver. The device is not one that needs barriers of its own.
+    // of its driver, or of its transport, whose name the queue keeps. The device is not one that
+    // needs barriers of its own.
     let queue = unsafe {
         bindings::vring_create_virtqueue(
             index,
             shape.size,
             align,
-            device.0.get(),
+            wish.device.0.get(),
             true,
             shape.may_shrink,
-            wish.0.ctx,
+            wish.info.ctx,
             Some(notify),
-            wish.0.callback,
-            wish.0.name,
+            wish.info.callback,
+            wish.info.name,
         )
     };
     let queue = NonNull::new(queue).ok_or(ENOMEM)?;
@@ -380,61 +390,77 @@ unsafe extern "C" fn ring_with_data(vq: *mut bindings::virtqueue) -> bool {
     true
 }
 
-/// A queue that a driver wants.
-#[repr(transparent)]
-pub struct Wish(bindings::virtqueue_info);
+/// A queue that the driver or the transport of a device wants.
+///
+/// # Invariants
+///
+/// The callback may be called with a queue of `device`. The name is the driver's, which outlives
+/// its queues, or `name`.
+#[derive(Clone)]
+pub struct Wish<'a> {
+    device: &'a Device,
+    info: bindings::virtqueue_info,
+    name: Option<Arc<CString>>,
+}
 
-impl Wish {
-    /// Tells whether the driver wants a queue in this place at all.
-    fn is_one(&self) -> bool {
-        !self.0.name.is_null()
+impl Wish<'_> {
+    /// The device that the queue is to be one of.
+    pub fn device(&self) -> &Device {
+        self.device
     }
 
-    /// What the driver calls the queue.
+    /// What the queue is to be called.
     pub fn name(&self) -> &CStr {
-        // SAFETY: It is one that a driver wants, so it has a name.
-        unsafe { CStr::from_char_ptr(self.0.name) }
+        // SAFETY: By the type invariant; only queues with names are wishes.
+        unsafe { CStr::from_char_ptr(self.info.name) }
     }
 
-    /// Tells whether the driver wants to hear of used buffers.
+    /// Tells whether somebody wants to hear of used buffers.
     pub fn has_callback(&self) -> bool {
-        self.0.callback.is_some()
+        self.info.callback.is_some()
     }
 }
 
-/// A queue that a transport wants for itself. Must exist as long as the queue that is made of it.
-pub struct Own {
+/// A queue that a transport wants for itself, on one of its devices.
+pub struct Own<T> {
     /// Which of the device's queues it is.
     pub index: u32,
-    wish: Wish,
-    _name: CString,
+    name: Arc<CString>,
+    _transport: PhantomData<fn(T)>,
 }
 
-impl Own {
-    /// A queue of a device of `T`, which is told of used buffers.
-    pub fn new<T: Transport>(index: u32, name: CString) -> Self {
-        Self {
+impl<T: Transport> Own<T> {
+    /// A queue whose used buffers the transport is told of ([`Transport::own_queue_used`]).
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    ///
+    /// # Context
+    ///
+    /// May sleep.
+    pub fn new(index: u32, name: CString) -> Result<Self> {
+        Ok(Self {
             index,
-            wish: Wish(bindings::virtqueue_info {
-                name: name.as_char_ptr(),
-                callback: Some(own_used::<T>),
-                ctx: false,
-            }),
-            _name: name,
-        }
+            name: Arc::new(name, GFP_KERNEL)?,
+            _transport: PhantomData,
+        })
     }
 
     /// The same as one that a driver wants.
-    pub fn wish(&self) -> &Wish {
-        &self.wish
+    pub fn wish<'a>(&self, device: &'a DeviceOf<T>) -> Wish<'a> {
+        // INVARIANT: The callback is for queues of devices of `T`.
+        Wish {
+            device,
+            info: bindings::virtqueue_info {
+                name: self.name.as_char_ptr(),
+                callback: Some(own_used::<T>),
+                ctx: false,
+            },
+            name: Some(self.name.clone()),
+        }
     }
 }
-
-// SAFETY: The pointers are to the name, which belongs to it, and to a function.
-unsafe impl Send for Own {}
-
-// SAFETY: Nothing of it changes.
-unsafe impl Sync for Own {}
 
 /// # Safety
 ///
@@ -451,17 +477,31 @@ unsafe extern "C" fn own_used<T: Transport>(vq: *mut bindings::virtqueue) {
 
 /// The queues that a driver wants, and where they go.
 pub struct Wanted<'a> {
-    wishes: &'a [Wish],
+    device: &'a Device,
+    infos: &'a [Info],
     queues: &'a mut [*mut bindings::virtqueue],
     affinity: Option<bindings::irq_affinity>,
+}
+
+/// A queue that a driver wants, or none.
+#[repr(transparent)]
+struct Info(bindings::virtqueue_info);
+
+impl Info {
+    /// Tells whether the driver wants a queue in this place at all.
+    fn is_one(&self) -> bool {
+        !self.0.name.is_null()
+    }
 }
 
 impl<'a> Wanted<'a> {
     /// # Safety
     ///
     /// Both arrays must have `count` elements that are the caller's as long as `'a`; those of the
-    /// second may be uninitialised. `affinity` is null or the caller's, too.
+    /// second may be uninitialised. `affinity` is null or the caller's, too. They must come from
+    /// the driver of the device.
     pub(super) unsafe fn from_raw(
+        device: &'a Device,
         infos: *mut bindings::virtqueue_info,
         queues: *mut *mut bindings::virtqueue,
         count: usize,
@@ -472,7 +512,8 @@ impl<'a> Wanted<'a> {
 
         if count == 0 {
             return Self {
-                wishes: &[],
+                device,
+                infos: &[],
                 queues: &mut [],
                 affinity,
             };
@@ -482,8 +523,9 @@ impl<'a> Wanted<'a> {
             unsafe { queues.add(place).write(null_mut()) };
         }
         Self {
-            // SAFETY: By the requirements above; `Wish` is a transparent wrapper.
-            wishes: unsafe { slice::from_raw_parts(infos.cast(), count) },
+            device,
+            // SAFETY: By the requirements above; `Info` is a transparent wrapper.
+            infos: unsafe { slice::from_raw_parts(infos.cast(), count) },
             // SAFETY: By the requirements above, and initialised just now.
             queues: unsafe { slice::from_raw_parts_mut(queues, count) },
             affinity,
@@ -496,17 +538,28 @@ impl<'a> Wanted<'a> {
     }
 
     /// The queues wanted, in the order of their indexes on the device.
-    pub fn wishes(&self) -> impl Iterator<Item = &'a Wish> {
-        self.wishes.iter().filter(|wish| wish.is_one())
+    pub fn wishes(&self) -> impl Iterator<Item = Wish<'a>> {
+        let device = self.device;
+        let wanted = self.infos.iter().filter(|info| info.is_one());
+
+        // INVARIANT: Name and callback are those of the device's driver.
+        wanted.map(move |info| Wish {
+            device,
+            info: info.0,
+            name: None,
+        })
     }
 
-    /// Gives the driver its queues, in the order of [`Self::wishes`].
+    /// Gives the driver its queues, in the order of [`Self::wishes`]. It gets none of another
+    /// device.
     pub fn grant<'q>(&mut self, queues: impl Iterator<Item = &'q Virtqueue>) {
-        let places = self.queues.iter_mut().zip(self.wishes);
-        let wanted = places.filter(|(_, wish)| wish.is_one());
+        let places = self.queues.iter_mut().zip(self.infos);
+        let wanted = places.filter(|(_, info)| info.is_one());
 
         for ((place, _), queue) in wanted.zip(queues) {
-            *place = queue.0.get();
+            if queue.device() == self.device.0.get() {
+                *place = queue.0.get();
+            }
         }
     }
 }
