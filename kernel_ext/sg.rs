@@ -131,8 +131,8 @@ impl Memory {
 /// Room for an entry of a scatter list.
 type Entry = MaybeUninit<bindings::scatterlist>;
 
-/// The most pieces of a buffer that a device may read, and the most that it may write. One piece may
-/// be a scatter list with many entries.
+/// The most pieces of a buffer that a device may read, and the most that it may write. One piece
+/// may be a scatter list with many entries.
 pub const PIECES: usize = 4;
 
 /// The memory of one buffer: what a device may read, and what it may write, each in pieces.

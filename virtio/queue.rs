@@ -289,11 +289,11 @@ impl<P: Payload> Queue<P> {
         self.offer(payload, false)
     }
 
-    /// [`Self::add`]; if `live`, only on a live device.
+    /// [`Self::add`] or [`Self::send`].
     #[inline]
-    fn offer(&self, payload: KBox<P>, live: bool) -> Result<(), (Error, KBox<P>)> {
+    fn offer(&self, payload: KBox<P>, send: bool) -> Result<(), (Error, KBox<P>)> {
         // SAFETY: `offer` gives lists of the payload, which is not touched until it is taken back.
-        let add = |lists: &mut Lists<'_>, token| unsafe { self.slot.add(lists, token, live) };
+        let add = |lists: &mut Lists<'_>, token| unsafe { self.slot.add(lists, token, send) };
 
         // SAFETY: By the type invariant the tokens of the slot are of `KBox<P>`.
         // INVARIANT: The token is the raw pointer of such a box.
@@ -367,10 +367,7 @@ impl<P: Payload> Queue<P> {
     ///
     /// Any.
     pub fn send(&self, payload: KBox<P>) -> Result<(), (Error, KBox<P>)> {
-        self.offer(payload, true)?;
-        // The queue has the payload, whatever becomes of the notification.
-        let _ = self.notify();
-        Ok(())
+        self.offer(payload, true)
     }
 
     /// Takes back one payload that the device has used, and tells it how much the device wrote

@@ -223,9 +223,9 @@ impl<T: Driver> Adapter<T> {
     ///
     /// # Safety
     ///
-    /// `vdev` must be a virtio device that this driver is bound to, whose data is not dropped before
-    /// this returns. The queues of a device are gone before its data, and the core tells of no
-    /// change of the configuration from before the removal on.
+    /// `vdev` must be a virtio device that this driver is bound to, whose data is not dropped
+    /// before this returns. The queues of a device are gone before its data, and the core tells of
+    /// no change of the configuration from before the removal on.
     #[inline]
     unsafe fn with_bound(
         vdev: *mut bindings::virtio_device,
@@ -252,8 +252,8 @@ impl<T: Driver> Adapter<T> {
     unsafe extern "C" fn validate_callback(vdev: *mut bindings::virtio_device) -> c_int {
         // SAFETY: By the requirements above; `Device` is a transparent wrapper.
         let dev = unsafe { &*vdev.cast::<Device<CoreInternal<'_>>>() };
-        // SAFETY: This is the first that the driver sees of the device, which has no queues. Whoever
-        // was bound to it before may have left something in `priv`.
+        // SAFETY: This is the first that the driver sees of the device, which has no queues.
+        // Whoever was bound to it before may have left something in `priv`.
         unsafe { dev.set_binding(None) };
         // SAFETY: The core has the driver look at the features just now.
         let negotiation = unsafe { Negotiation::new(dev) };

@@ -26,7 +26,8 @@ use kernel::{
     prelude::*,
     sync::{
         Arc,
-        SpinLockIrq, //
+        SpinLockIrq,
+        SpinLockIrqGuard, //
     },
     time::{
         delay::fsleep,
@@ -134,7 +135,7 @@ impl Slot {
         }
     }
 
-    /// Makes a buffer available; if `live`, only to a live device.
+    /// Makes a buffer available; if `send`, only to a live device, which is notified of it.
     ///
     /// # Errors
     ///
@@ -149,24 +150,28 @@ impl Slot {
         &self,
         lists: &mut Lists<'_>,
         token: *mut c_void,
-        live: bool,
+        send: bool,
     ) -> Result {
         let mut state = self.state.lock();
-
-        match &mut *state {
+        let queue = match &mut *state {
             State {
                 stage: Stage::Made, ..
-            } if live => Err(EAGAIN),
+            } if send => return Err(EAGAIN),
             State {
                 stage: Stage::Made | Stage::Live,
                 queue: Some(queue),
                 ..
-            } => {
-                // SAFETY: By the requirements above.
-                unsafe { queue.add(lists, token, bindings::GFP_NOWAIT) }
-            }
-            _ => Err(ENODEV),
+            } => queue,
+            _ => return Err(ENODEV),
+        };
+
+        // SAFETY: By the requirements above.
+        unsafe { queue.add(lists, token, bindings::GFP_NOWAIT) }?;
+        if send {
+            // The queue has the buffer, whatever becomes of the notification.
+            let _ = self.notify_locked(state, false);
         }
+        Ok(())
     }
 
     /// Notifies the device: of all that was added, if it wants to know, unless `prepared`, when
@@ -178,7 +183,12 @@ impl Slot {
     /// `EIO` if the transport cannot notify it.
     #[inline]
     pub(super) fn notify(&self, prepared: bool) -> Result {
-        let mut state = self.state.lock();
+        self.notify_locked(self.state.lock(), prepared)
+    }
+
+    /// [`Self::notify`], with the lock, which is dropped first.
+    #[inline]
+    fn notify_locked(&self, mut state: SpinLockIrqGuard<'_, State>, prepared: bool) -> Result {
         let queue = match &mut *state {
             State {
                 stage: Stage::Made, ..
