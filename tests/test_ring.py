@@ -100,14 +100,14 @@ class Devices:
         self._kinds[kind] += 1
         self.options += ["-device", f"virtio-{kind}-{self._suffix}{interface},{ring.options}{rest}"]
 
-    def disks(self, rings: Sequence[Ring]) -> None:
-        """Adds a disk for each of the rings. Those without indirect descriptors have small queues, which are often full."""
+    def disks(self, rings: Sequence[Ring], options: str = "") -> None:
+        """Adds a disk for each of the rings, with options of its `-drive`. Those without indirect descriptors have small queues, which are often full."""
         for ring in rings:
             number = len(self._disks)
             path = self._folder / f"disk{number}"
             with path.open("wb") as file:
                 file.truncate(DISK_MIB << 20)
-            self.options += ["-drive", f"if=none,id=disk{number},file={path},format=raw,cache=unsafe"]
+            self.options += ["-drive", f"if=none,id=disk{number},file={path},format=raw,cache=unsafe{options}"]
             self._add("blk", ring, f",drive=disk{number},serial={ring.name}{'' if ring.indirect_desc else ',queue-size=16'}")
             self._disks.append(ring)
 
@@ -211,6 +211,32 @@ def test_bounce_buffers(guests: Factory, ring: str, tmp_path: Path) -> None:
     devices.check(guest)
     assert int(guest.read("/sys/kernel/debug/swiotlb/io_tlb_used_hiwater")) > 0, "nothing was bounced"
     guest.run("rmmod virtio_blk virtio_net")
+    assert int(guest.read("/sys/kernel/debug/swiotlb/io_tlb_used")) == 0, "buffers were not given back"
+
+
+SHORT = (Ring(iommu_platform=True), Ring(packed=True, iommu_platform=True), Ring(packed=True, indirect_desc=False, iommu_platform=True))
+
+
+@pytest.mark.parametrize("slots", [512, pytest.param(1024, marks=pytest.mark.long)])
+@pytest.mark.parametrize("ring", RINGS)
+def test_bounce_buffers_run_out(guests: Factory, ring: str, slots: int, tmp_path: Path) -> None:
+    """If this fails requests fail for want of bounce buffers, instead of waiting for those of requests under way: writes to a disk are lost."""
+    devices = Devices(tmp_path, "pci")
+    # So slow that requests pile up.
+    devices.disks(SHORT, ",throttling.iops-total=30")
+    # C says EIO on a packed ring, and its disk has an error.
+    c_differs = "virtio_ring" not in LAYERS[ring]
+    guest = boot(
+        guests, ring, balloon=False, driver=None, qemu_options=devices.options, kernel_options=[f"swiotlb={slots},force"], memory_mib=384,
+        allow=["I/O error", "buffer is full"] if c_differs else ["buffer is full"],
+    )
+    guest.run("modprobe virtio_blk")
+    disks = guest.run("for d in $(ls /sys/block | grep vd); do echo $d; (blkcheck /dev/$d 16 3 7 >/tmp/$d 2>&1; echo status $? >>/tmp/$d) & done; wait", timeout=200).out.split()
+    results = guest.run("cat /tmp/vd*").out
+    assert len(disks) == len(SHORT)
+    assert any("buffer is full" in line for line in guest.dmesg()), "nothing ran out"
+    assert (results.count("status 0") == len(disks)) != c_differs, results
+    guest.run("rmmod virtio_blk")
     assert int(guest.read("/sys/kernel/debug/swiotlb/io_tlb_used")) == 0, "buffers were not given back"
 
 

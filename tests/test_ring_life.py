@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from lab.guest import Guest, facts
-from test_ring import PROGRAMS, RINGS, Devices, Ring, boot
+from test_ring import ALL, LAYERS, PROGRAMS, RINGS, Devices, Ring, boot
 
 Factory = Callable[..., Guest]
 
@@ -33,6 +33,22 @@ def test_unplug_under_load(guests: Factory, ring: str, tmp_path: Path) -> None:
     guest.wait_for(lambda: not guest.run("ls /sys/block").out.count("vd"), 60, "the disks do not go")
     guest.wait_for(lambda: guest.run("cat /tmp/a /tmp/b").out.count("ended") == 2, 60, "requests of a disk that has gone are not finished")
     assert guest.run("cat /tmp/a /tmp/b").out.count("blkcheck: ") == 2, "a program should hear of it"
+
+
+@pytest.mark.parametrize("ring", RINGS)
+def test_freed_in_the_queue(guests: Factory, ring: str) -> None:
+    """If this fails deleting a queue writes to memory that its driver has freed, as virtio_net does with a command that its device did not answer."""
+    formats = [features for features in ALL if features.iommu_platform and features.event_idx]
+    options = ["-object", "rng-random,id=random,filename=/dev/urandom"]
+    for features in formats:
+        options += ["-device", f"virtio-rng-pci,disable-legacy=on,rng=random,{features.options}"]
+    guest = boot(guests, ring, balloon=False, driver=None, modules=("ring_stale",), qemu_options=options, kernel_options=["swiotlb=8192,force"])
+    slots = "/sys/kernel/debug/swiotlb/io_tlb_used"
+    before = int(guest.read(slots))
+    guest.run("modprobe ring_stale")
+    assert [line.split("> ")[1] for line in guest.said("ring_stale")] == ["0 bytes overwritten"] * len(formats)
+    if "virtio_ring" in LAYERS[ring]:
+        assert int(guest.read(slots)) == before, "bounce buffers were not given back"
 
 
 @pytest.mark.parametrize("ring", RINGS)

@@ -18,7 +18,7 @@ virtio_bindings_types := virtio_device virtio_driver virtio_device_id \
 virtio_bindings_functions := __register_virtio_driver unregister_virtio_driver \
 	virtio_reset_device virtio_device_shutdown virtqueue_add_(sgs|(out|in)buf(_premapped)?) \
 	virtqueue_(kick(_prepare)?|notify|poll|disable_cb|enable_cb(_prepare|_delayed)?) virtqueue_get_(buf|vring) virtqueue_detach_unused_buf \
-	virtqueue_(reset|dma_dev|(un)?map_.*) virtio_max_dma_size vring_create_virtqueue_map \
+	virtqueue_(reset|resize|dma_dev|(un)?map_.*) virtio_max_dma_size vring_create_virtqueue_map \
 	virtqueue_is_broken virtqueue_get_vring_size balloon_page_alloc \
 	balloon_page_list_enqueue balloon_page_list_dequeue \
 	register_oom_notifier unregister_oom_notifier \

@@ -49,12 +49,6 @@ trait Format {
     type View;
     type Desc: TableDesc;
 
-    /// Whether a buffer that could not be put into a table is tried without one.
-    const TRIES_AGAIN: bool;
-
-    /// The error for a buffer that could not be mapped.
-    const UNMAPPED: Error;
-
     fn free(&self) -> u16;
     fn next_avail(&self) -> u16;
     fn add<P: Pieces>(
@@ -67,14 +61,10 @@ trait Format {
 }
 
 macro_rules! impl_format {
-    ($state:ty, $view:ty, $desc:ty, $again:literal, $unmapped:expr) => {
+    ($state:ty, $view:ty, $desc:ty) => {
         impl Format for $state {
             type View = $view;
             type Desc = $desc;
-
-            const TRIES_AGAIN: bool = $again;
-
-            const UNMAPPED: Error = $unmapped;
 
             #[inline(always)]
             fn free(&self) -> u16 {
@@ -104,17 +94,18 @@ macro_rules! impl_format {
     };
 }
 
-impl_format!(SplitState, SplitView, Desc, false, ENOMEM);
-impl_format!(PackedState, PackedView, PackedDesc, true, EIO);
+impl_format!(SplitState, SplitView, Desc);
+impl_format!(PackedState, PackedView, PackedDesc);
 
 impl Queue {
     /// Makes a buffer available.
     ///
     /// # Errors
     ///
-    /// - `EIO`: the queue is broken or, packed, a part of the buffer could not be mapped.
+    /// - `EIO`: the queue is broken.
     /// - `ENOSPC`: the queue is full.
-    /// - `ENOMEM`: split: a part of the buffer could not be mapped.
+    /// - `ENOMEM`: a part of the buffer could not be mapped, or there is no memory for a table
+    ///   without which not even an empty queue has room.
     /// - `EINVAL`: the buffer is empty, has no token, has a context the queue does not take, or its
     ///   lists are longer or shorter than said.
     ///
@@ -139,23 +130,25 @@ impl Queue {
             Ring::Split { view, state, .. } => {
                 // SAFETY: Callers serialise; it is the only reference to the state.
                 let state = unsafe { &mut *state.get() };
-                self.add_usual(view, state, lists, token, ctx) && {
-                    if state.must_kick() {
-                        self.kick();
-                    }
-                    true
-                }
+                self.add_usual(view, state, lists, token, ctx)?
+                    .then(|| state.must_kick())
             }
             Ring::Packed { view, state, .. } => {
-                // SAFETY: As above.
+                // SAFETY: Callers serialise; it is the only reference to the state.
                 let state = unsafe { &mut *state.get() };
-                self.add_usual(view, state, lists, token, ctx)
+                self.add_usual(view, state, lists, token, ctx)?
+                    .then_some(false)
             }
         };
-        if added {
-            return Ok(());
+        let must_kick = match added {
+            Some(must_kick) => must_kick,
+            None => self.add_any(lists, token, ctx, gfp)?,
+        };
+        // The transport may look at the queue: no reference to the state is left.
+        if must_kick {
+            self.kick();
         }
-        self.add_any(lists, token, ctx, gfp)
+        Ok(())
     }
 
     /// Whether the device takes the physical addresses of the buffer.
@@ -166,6 +159,10 @@ impl Queue {
 
     /// Adds a buffer as most are: by a table like the last one's, or without one to a device that
     /// takes physical addresses. Returns whether it did.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM` when a part of the buffer could not be mapped.
     #[inline(always)]
     fn add_usual<F: Format>(
         &self,
@@ -174,9 +171,9 @@ impl Queue {
         lists: &Lists,
         token: Token,
         ctx: *mut c_void,
-    ) -> bool {
+    ) -> Result<bool> {
         if state.free() == 0 || (self.features.indirect && !ctx.is_null()) {
-            return false;
+            return Ok(false);
         }
         let physical = self.is_physical(lists);
         let direct = Buffer {
@@ -187,28 +184,28 @@ impl Queue {
         let (piece, writable, buffer) = if self.features.indirect && lists.may_be_several() {
             // SAFETY: Callers serialise.
             let Some(mut table) = unsafe { &mut *self.pool() }.take_likely() else {
-                return false;
+                return Ok(false);
             };
             if !physical {
-                return self.add_table(view, state, lists, token, table) == Ok(true);
+                return self.add_table(view, state, lists, token, table);
             }
             let Some(content) = indirect::fill(table.table::<F::Desc>(), lists) else {
                 self.put_back(table);
-                return false;
+                return Ok(false);
             };
             let piece = self.show(&table, content);
             (piece, content.writable, table.into_buffer(token))
         } else if self.mapper.uses_api() {
-            return false;
+            return Ok(false);
         } else {
             match one_physical(lists) {
                 Some(piece) if physical => (piece, piece.writable_len(), direct),
-                _ => return self.add_chain(view, state, lists, direct),
+                _ => return Ok(self.add_chain(view, state, lists, direct)),
             }
         };
         state.add_one(view, &piece, writable, buffer);
         self.added(state.free(), state.next_avail());
-        true
+        Ok(true)
     }
 
     /// Adds a buffer without a table to a queue that does not map. Returns whether it did.
@@ -270,9 +267,10 @@ impl Queue {
         unsafe { &mut *self.pool() }.put(table, &self.mapper);
     }
 
-    /// Adds any buffer, as [`Self::add`] says.
+    /// Adds any buffer, as [`Self::add`] says. Returns whether the device is to be notified at
+    /// once.
     #[inline(never)]
-    fn add_any(&self, lists: &Lists, token: Token, ctx: *mut c_void, gfp: gfp_t) -> Result {
+    fn add_any(&self, lists: &Lists, token: Token, ctx: *mut c_void, gfp: gfp_t) -> Result<bool> {
         if !ctx.is_null() && self.features.indirect {
             return misuse();
         }
@@ -281,24 +279,32 @@ impl Queue {
             extra: ctx,
             indirect: false,
         };
-        match self.ring() {
+        let (added, must_kick) = match self.ring() {
             Ring::Split { view, state, .. } => {
                 // SAFETY: Callers serialise; it is the only reference to the state.
                 let state = unsafe { &mut *state.get() };
-                self.add_any_to(view, state, lists, buffer, gfp)?;
-                if state.must_kick() {
-                    self.kick();
-                }
-                Ok(())
+                let added = self.add_any_to(view, state, lists, buffer, gfp)?;
+                (added, state.must_kick())
             }
             Ring::Packed { view, state, .. } => {
-                // SAFETY: As above.
+                // SAFETY: Callers serialise; it is the only reference to the state.
                 let state = unsafe { &mut *state.get() };
-                self.add_any_to(view, state, lists, buffer, gfp)
+                (self.add_any_to(view, state, lists, buffer, gfp)?, false)
             }
+        };
+        if added {
+            Ok(must_kick)
+        } else {
+            self.reject(lists)
         }
     }
 
+    /// Adds any buffer. False if there is no room for it, or if the lists are longer or shorter
+    /// than said.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM` when a part of the buffer could not be mapped.
     #[inline(always)]
     fn add_any_to<F: Format>(
         &self,
@@ -307,17 +313,16 @@ impl Queue {
         lists: &Lists,
         buffer: Buffer,
         gfp: gfp_t,
-    ) -> Result {
+    ) -> Result<bool> {
         let free = state.free();
         if self.features.indirect && lists.may_be_several() && free != 0 {
             let token = buffer.token;
             // SAFETY: Callers serialise.
             let table = unsafe { &mut *self.pool() }.take(lists.total(), &self.mapper, gfp);
-            let added = table.map(|table| self.add_table(view, state, lists, token, table));
-            match added {
-                Some(Ok(true)) => return Ok(()),
-                Some(Err(error)) if !F::TRIES_AGAIN => return Err(error),
-                _ => (),
+            if let Some(table) = table {
+                if self.add_table(view, state, lists, token, table)? {
+                    return Ok(true);
+                }
             }
         }
         let added = if !self.mapper.uses_api() {
@@ -330,21 +335,21 @@ impl Queue {
             state.add(view, &Mapping { lists, mapper }, buffer)
         };
         self.added(state.free(), state.next_avail());
-        match added {
-            Ok(true) => Ok(()),
-            Ok(false) => self.reject::<F>(lists, free),
-            Err(_) => Err(F::UNMAPPED),
-        }
+        added
     }
 
-    /// Says why a buffer could not be added to a queue that had `free` descriptors.
+    /// Says why a buffer could not be added.
     #[cold]
     #[inline(never)]
-    fn reject<F: Format>(&self, lists: &Lists, free: u16) -> Result {
+    fn reject(&self, lists: &Lists) -> Result<bool> {
+        let free = self.free();
+        let idle = free == u32::from(self.size());
         match lists.total() {
             0 => misuse(),
-            total if u32::from(free) < total => {
-                if !F::TRIES_AGAIN && lists.has_out() {
+            // A buffer that comes back would wake the driver, but there is none.
+            total if free < total && self.features.indirect && idle => Err(ENOMEM),
+            total if free < total => {
+                if matches!(self.ring(), Ring::Split { .. }) && lists.has_out() {
                     // For historical reasons: the device should look after its ring.
                     self.call_notify();
                 }
@@ -358,7 +363,7 @@ impl Queue {
 /// Refuses a call that no driver may make.
 #[cold]
 #[inline(never)]
-fn misuse() -> Result {
+fn misuse<T>() -> Result<T> {
     warn_on!(true);
     Err(EINVAL)
 }

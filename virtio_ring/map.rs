@@ -41,6 +41,10 @@ pub(crate) const TO_DEVICE: dma_data_direction = dma_data_direction::DMA_TO_DEVI
 /// For the device to write.
 pub(crate) const FROM_DEVICE: dma_data_direction = dma_data_direction::DMA_FROM_DEVICE;
 
+/// For an unmapping that touches neither the memory nor what the caches have of it: what is in a
+/// bounce buffer is dropped, the bounce buffer and the address are given back.
+pub(crate) const SKIP_CPU_SYNC: c_ulong = bindings::DMA_ATTR_SKIP_CPU_SYNC as c_ulong;
+
 /// Who is to see what the other one wrote.
 #[derive(Clone, Copy)]
 pub(crate) enum Side {

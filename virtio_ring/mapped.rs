@@ -54,13 +54,17 @@ impl Mapper {
         }
     }
 
-    /// Unmaps a piece of a buffer that has come back.
+    /// Unmaps a piece of a buffer that has come back, or, with [`SKIP_CPU_SYNC`], of one whose
+    /// memory is not to be touched.
     ///
     /// # Safety
     ///
-    /// The queue mapped it, and the device is done with it.
+    /// The queue mapped it, and the device is done with it. Without [`SKIP_CPU_SYNC`] its memory is
+    /// still that of the buffer.
+    ///
+    /// [`SKIP_CPU_SYNC`]: super::map::SKIP_CPU_SYNC
     #[inline(always)]
-    pub(crate) unsafe fn unmap(&self, mapped: Mapped) {
+    pub(crate) unsafe fn unmap(&self, mapped: Mapped, attrs: c_ulong) {
         let dir = match mapped.mapping {
             Mapping::Caller => return,
             Mapping::ToDevice => TO_DEVICE,
@@ -72,10 +76,10 @@ impl Mapper {
             Way::Physical => (),
             // SAFETY: By the type invariant, and by the safety requirements.
             Way::Dma => unsafe {
-                bindings::dma_unmap_phys(self.raw_dma_dev(), mapped.addr, size, dir, 0)
+                bindings::dma_unmap_phys(self.raw_dma_dev(), mapped.addr, size, dir, attrs)
             },
             // SAFETY: By the safety requirements.
-            Way::Own => unsafe { self.unmap_page(mapped.addr, size, dir, 0) },
+            Way::Own => unsafe { self.unmap_page(mapped.addr, size, dir, attrs) },
         }
     }
 
@@ -84,10 +88,10 @@ impl Mapper {
     /// # Safety
     ///
     /// As for [`Self::unmap`].
-    pub(crate) unsafe fn unmap_all(&self, maps: &[Mapped]) {
+    pub(crate) unsafe fn unmap_all(&self, maps: &[Mapped], attrs: c_ulong) {
         for &mapped in maps {
             // SAFETY: By the safety requirements.
-            unsafe { self.unmap(mapped) };
+            unsafe { self.unmap(mapped, attrs) };
         }
     }
 }

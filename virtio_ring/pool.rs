@@ -25,6 +25,7 @@ use super::{
         Mapper,
         Side,
         ERROR,
+        SKIP_CPU_SYNC,
         TO_DEVICE, //
     },
     sg::{
@@ -46,7 +47,10 @@ use core::{
         NonNull, //
     },
 };
-use kernel::prelude::*;
+use kernel::{
+    ffi::c_ulong,
+    prelude::*, //
+};
 
 /// Size of a descriptor in a table of either format, in bytes.
 const DESC: usize = 16;
@@ -187,7 +191,7 @@ impl Table {
         if mapped != count {
             let maps = maps.get(..mapped.into()).unwrap_or_default();
             // SAFETY: They were just mapped, and the device has not seen them.
-            unsafe { mapper.unmap_all(maps) };
+            unsafe { mapper.unmap_all(maps, SKIP_CPU_SYNC) };
             return Err(ENOMEM);
         }
         // SAFETY: By the type invariant.
@@ -211,19 +215,20 @@ impl Table {
         }
     }
 
-    /// Unmaps what [`Self::fill`] has mapped.
+    /// Unmaps what [`Self::fill`] has mapped; `attrs` as for [`Mapper::unmap`].
     ///
     /// # Safety
     ///
-    /// The device is done with the buffer, and this was not called for it before.
+    /// The device is done with the buffer, and this was not called for it before. Without
+    /// [`SKIP_CPU_SYNC`] the memory is still that of the buffer.
     #[inline(never)]
-    pub(crate) unsafe fn unmap(&mut self, mapper: &Mapper) {
+    pub(crate) unsafe fn unmap(&mut self, mapper: &Mapper, attrs: c_ulong) {
         let mapped = usize::from(self.header().mapped);
         // The format of the descriptors does not matter for the mappings behind them.
         let (_, maps) = self.parts::<Desc>(mapper);
         let maps = maps.get(..mapped).unwrap_or_default();
         // SAFETY: `fill` has mapped them; the rest by the safety requirements.
-        unsafe { mapper.unmap_all(maps) };
+        unsafe { mapper.unmap_all(maps, attrs) };
     }
 }
 
@@ -404,14 +409,16 @@ fn allocate(
     Some(table)
 }
 
+/// Unmaps and frees a table that the device is done with.
 #[cold]
 #[inline(never)]
-fn free(table: Table, mapper: &Mapper) {
+pub(super) fn free(table: Table, mapper: &Mapper) {
     let header = table.header();
     if mapper.uses_api() {
         let size = usize::from(header.capacity).wrapping_mul(DESC);
-        // SAFETY: `allocate` has mapped it so; the device is done with its buffer.
-        unsafe { mapper.unmap_page(header.addr, size, TO_DEVICE, 0) };
+        // SAFETY: `allocate` has mapped it so; the device is done with its buffer, and has written
+        // nothing that the CPU would have to see.
+        unsafe { mapper.unmap_page(header.addr, size, TO_DEVICE, SKIP_CPU_SYNC) };
     }
     // SAFETY: By the type invariant the table owns its memory, and is gone.
     unsafe { bindings::kfree(table.into_raw()) };

@@ -7,8 +7,11 @@
 //! Callers serialise all that adds or takes buffers, notifies, resets or deletes: that is the rule
 //! of `include/linux/virtio.h`, and what makes the state in [`Ring`] exclusive. Interrupts, masking
 //! of notifications, polling and breaking need no serialisation; they use only atomics, what never
-//! changes, and the ring's memory. A ring is replaced only while its device is stopped and the
-//! transport has made sure that no interrupt handler runs.
+//! changes, and the ring's memory. A ring is replaced only while the queue is stopped: its device
+//! has been told to, [`Queue::set_stopped`] keeps interrupt handlers that begin later away from the
+//! ring, whatever the device does, and the transport has waited for those that ran.
+//!
+//! No reference to exclusive state is kept while a driver or a transport is called.
 
 use super::{
     area::Area,
@@ -41,9 +44,13 @@ use core::{
     cell::UnsafeCell,
     ffi::CStr,
     sync::atomic::{
-        AtomicBool,
         AtomicU16,
-        Ordering::Relaxed, //
+        AtomicU8,
+        Ordering::{
+            AcqRel,
+            Acquire,
+            Relaxed, //
+        }, //
     },
 };
 use kernel::{
@@ -110,7 +117,10 @@ pub(crate) struct Features {
 #[repr(C)]
 pub(crate) struct Queue {
     pub(super) vq: UnsafeCell<virtqueue>,
-    broken: AtomicBool,
+    /// [`Self::BROKEN`], [`Self::STOPPED`].
+    flags: AtomicU8,
+    /// Number of descriptors, for those who do not keep others from replacing the ring.
+    size: AtomicU16,
     /// Where the driver adds next, for notifications, which callers need not serialise.
     next_avail: AtomicU16,
     pub(super) features: Features,
@@ -157,6 +167,12 @@ macro_rules! with_ring {
 }
 
 impl Queue {
+    /// Nothing is added or taken any more.
+    const BROKEN: u8 = 1;
+
+    /// The ring may be replaced at any time; interrupt handlers do not look at it.
+    const STOPPED: u8 = 2;
+
     /// A queue on `ring`; `vq` is what C sees of it but for `num_free`.
     pub(crate) fn new(
         vq: virtqueue,
@@ -168,7 +184,12 @@ impl Queue {
         let queue = Self {
             suppression: Suppression::new(features.event, vq.callback.is_none()),
             vq: UnsafeCell::new(vq),
-            broken: AtomicBool::new(cfg!(CONFIG_VIRTIO_HARDEN_NOTIFICATION)),
+            flags: AtomicU8::new(if cfg!(CONFIG_VIRTIO_HARDEN_NOTIFICATION) {
+                Self::BROKEN
+            } else {
+                0
+            }),
+            size: AtomicU16::new(0),
             next_avail: AtomicU16::new(0),
             features,
             notify,
@@ -221,6 +242,12 @@ impl Queue {
         self.next_avail.store(next, Relaxed);
     }
 
+    /// How many descriptors are free.
+    pub(super) fn free(&self) -> u32 {
+        // SAFETY: Callers serialise; C only reads it.
+        unsafe { (*self.as_raw()).num_free }
+    }
+
     #[inline(always)]
     pub(super) fn set_free(&self, free: u16) {
         // SAFETY: Callers serialise; C only reads it.
@@ -248,6 +275,7 @@ impl Queue {
         });
         // SAFETY: Callers serialise.
         let pool = unsafe { &mut *self.pool() };
+        self.size.store(size, Relaxed);
         pool.clear(&self.mapper);
         *pool = Pool::new(size);
     }
@@ -255,12 +283,28 @@ impl Queue {
     /// Whether the queue is broken.
     #[inline(always)]
     pub(crate) fn is_broken(&self) -> bool {
-        self.broken.load(Relaxed)
+        self.flags.load(Relaxed) & Self::BROKEN != 0
     }
 
     /// Breaks or unbreaks the queue.
     pub(crate) fn set_broken(&self, broken: bool) {
-        self.broken.store(broken, Relaxed);
+        self.set_flag(Self::BROKEN, broken);
+    }
+
+    /// Keeps interrupt handlers away from the ring, or lets them look at it.
+    ///
+    /// Those that run do not count: the transport waits for them when it stops the queue.
+    pub(super) fn set_stopped(&self, stopped: bool) {
+        self.set_flag(Self::STOPPED, stopped);
+    }
+
+    fn set_flag(&self, flag: u8, on: bool) {
+        // What was done before is seen before the flag, what is done after it after it.
+        if on {
+            self.flags.fetch_or(flag, AcqRel);
+        } else {
+            self.flags.fetch_and(!flag, AcqRel);
+        }
     }
 
     /// Breaks the queue of a device that lies.
@@ -296,7 +340,7 @@ impl Queue {
     /// Number of descriptors.
     #[inline]
     pub(crate) fn size(&self) -> u16 {
-        with_ring!(self, view => view.size(), view.size())
+        self.size.load(Relaxed)
     }
 
     /// Tells whether the device wants to be notified of what was added since the last call.
@@ -420,18 +464,13 @@ impl Queue {
     /// Any.
     #[inline]
     pub(crate) fn interrupt(&self) -> bool {
-        let position = self.suppression.position();
-        let more = with_ring!(self, view => {
-            SplitState::more_used(view, position)
-        }, {
-            self.more_used_packed(view, position)
-        });
-        if !more {
-            return false;
+        // Before the ring; pairs with `set_stopped`.
+        let flags = self.flags.load(Acquire);
+        if flags != 0 {
+            return self.is_ours_though(flags);
         }
-        if self.is_broken() {
-            // With the option a queue is broken until the device is ready.
-            return !cfg!(CONFIG_VIRTIO_HARDEN_NOTIFICATION);
+        if !self.more_used() {
+            return false;
         }
         self.suppression.notified();
         if let Some(callback) = self.callback() {
@@ -439,6 +478,25 @@ impl Queue {
             unsafe { callback(self.as_raw()) };
         }
         true
+    }
+
+    #[inline(always)]
+    fn more_used(&self) -> bool {
+        let position = self.suppression.position();
+        with_ring!(self, view => {
+            SplitState::more_used(view, position)
+        }, {
+            self.more_used_packed(view, position)
+        })
+    }
+
+    /// Whether an interrupt was for this queue, which is broken or stopped, as `flags` say.
+    #[cold]
+    #[inline(never)]
+    fn is_ours_though(&self, flags: u8) -> bool {
+        // With the option a queue is broken until the device is ready.
+        let counts = !cfg!(CONFIG_VIRTIO_HARDEN_NOTIFICATION);
+        counts && flags & Self::STOPPED == 0 && self.more_used()
     }
 
     /// What a notification with data says of the ring, in the upper half, and the queue's index.
@@ -451,9 +509,9 @@ impl Queue {
 }
 
 impl Drop for Queue {
-    /// Frees the tables, also those of buffers that the driver has left in the queue.
     fn drop(&mut self) {
-        while !self.detach().is_null() {}
+        // SAFETY: A queue is deleted when its device is done with it.
+        unsafe { self.discard() };
         self.pool.get_mut().clear(&self.mapper);
     }
 }

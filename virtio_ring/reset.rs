@@ -16,6 +16,7 @@ use crate::virtio::bindings::virtqueue;
 
 use kernel::{
     ffi::c_void,
+    interrupt::local_interrupt_disable,
     prelude::*, //
 };
 
@@ -98,10 +99,18 @@ unsafe fn stop(vq: *mut virtqueue, recycle: Recycle, done: Callback) -> Result {
     else {
         return Err(ENOENT);
     };
+    // Before the transport waits for interrupt handlers: those that begin later see it.
+    queue.set_stopped(true);
     // SAFETY: By the safety requirements.
     match unsafe { disable(vq) } {
         0 => (),
-        errno => return Err(Error::from_errno(errno)),
+        errno => {
+            queue.set_stopped(false);
+            // One that came meanwhile was not looked at, and there may be no other.
+            let _disabled = local_interrupt_disable();
+            queue.interrupt();
+            return Err(Error::from_errno(errno));
+        }
     }
     loop {
         let token = queue.detach();
@@ -129,6 +138,8 @@ unsafe fn restart(vq: *mut virtqueue) -> Result {
     // SAFETY: By the safety requirements; the device and its operations are valid.
     let config = unsafe { &*(*(*vq).vdev).config };
     let enable = config.enable_vq_after_reset.ok_or(ENOENT)?;
+    // SAFETY: By the safety requirements. The ring is a fresh one, which stays.
+    unsafe { Queue::from_raw(vq) }.set_stopped(false);
     // SAFETY: By the safety requirements.
     match unsafe { enable(vq) } {
         0 => Ok(()),

@@ -11,7 +11,8 @@ use super::{
     },
     map::{
         self,
-        Mapper, //
+        Mapper,
+        SKIP_CPU_SYNC, //
     },
     state::{
         Mapped,
@@ -397,7 +398,7 @@ impl Pieces for Mapping<'_> {
     #[inline(never)]
     fn undo(&self, mapped: Mapped) {
         // SAFETY: It was mapped by `each`, and the device has not seen it.
-        unsafe { self.mapper.unmap(mapped) };
+        unsafe { self.mapper.unmap(mapped, SKIP_CPU_SYNC) };
     }
 }
 

@@ -3,11 +3,15 @@
 //! Buffers on their way back.
 
 use super::{
+    map::SKIP_CPU_SYNC,
     memory::{
         PackedView,
         SplitView, //
     },
-    pool::Table,
+    pool::{
+        free,
+        Table, //
+    },
     queue::{
         PackedState,
         Queue,
@@ -164,7 +168,7 @@ impl Queue {
     fn finish_table(&self, mut table: Table) {
         if self.mapper.needs_unmap() {
             // SAFETY: The buffer has come back, which it does once.
-            unsafe { table.unmap(&self.mapper) };
+            unsafe { table.unmap(&self.mapper, 0) };
         }
         // SAFETY: Callers serialise.
         unsafe { &mut *self.pool() }.put(table, &self.mapper);
@@ -172,7 +176,43 @@ impl Queue {
 
     #[inline(never)]
     fn unmap_chain(&self, head: u16, count: u16, slots: &Slots<KVec<Slot>, KVec<Mapped>>) {
-        // SAFETY: `add` has mapped it; the device is done with the buffer.
-        slots.mappings(head, count, |mapped| unsafe { self.mapper.unmap(mapped) });
+        slots.mappings(head, count, |mapped| {
+            // SAFETY: `add` has mapped it; the device is done with the buffer, which goes to its
+            // driver.
+            unsafe { self.mapper.unmap(mapped, 0) }
+        });
+    }
+
+    /// Forgets the buffers that the driver has left in the queue: frees what the queue has for
+    /// them, and leaves their memory alone, which may have another owner by now.
+    ///
+    /// # Safety
+    ///
+    /// The device is done with the queue.
+    pub(super) unsafe fn discard(&mut self) {
+        let mapper = &self.mapper;
+        let slots = match self.ring.get_mut() {
+            Ring::Split { state, .. } => &mut state.get_mut().slots,
+            Ring::Packed { state, .. } => &mut state.get_mut().slots,
+        };
+        for head in 0..slots.size() {
+            let Some(slot) = slots.release(head.into()) else {
+                continue;
+            };
+            if slot.indirect {
+                // SAFETY: `add` has put a table there, and the slot was given back.
+                let mut table = unsafe { Table::from_raw(slot.extra) };
+                if mapper.needs_unmap() {
+                    // SAFETY: By the safety requirements; each slot is released once.
+                    unsafe { table.unmap(mapper, SKIP_CPU_SYNC) };
+                }
+                free(table, mapper);
+            } else if mapper.needs_unmap() {
+                slots.mappings(head, slot.count, |mapped| {
+                    // SAFETY: `add` has mapped it; the rest by the safety requirements.
+                    unsafe { mapper.unmap(mapped, SKIP_CPU_SYNC) }
+                });
+            }
+        }
     }
 }

@@ -57,10 +57,14 @@ mod tests {
             },
             device::{
                 callback,
+                late_interrupt,
                 notify,
+                recycle,
                 Device,
                 Memory,
                 CALLBACKS,
+                DISABLED,
+                LATE,
                 NOTIFICATIONS, //
             }, //
         },
@@ -170,6 +174,7 @@ mod tests {
 
     /// What a device with our own mapping operations maps.
     fn mapped_device(features: u64) -> Result<Device> {
+        books::begin();
         let device = Device::new(MAPPED | features, null_mut())?;
         device.set_map(&raw const books::OPS.0, books::map());
         Ok(device)
@@ -303,6 +308,107 @@ mod tests {
             delete(vq);
             assert!(books_agree());
         }
+        Ok(())
+    }
+
+    /// A shortage is none of the device: the driver may try again.
+    #[test]
+    fn packed_without_room_to_map() -> Result {
+        let memory = Memory::new()?;
+        for features in [PACKED, PACKED | INDIRECT] {
+            let device = mapped_device(features)?;
+            let vq = device.queue(16, books::map())?;
+            let mut lists = [memory.list(), memory.list()];
+            for succeed in 0..2 {
+                books::SUCCEED.store(succeed, Relaxed);
+                let failed = add_two(vq, &mut lists, token(1));
+                books::SUCCEED.store(-1, Relaxed);
+                assert_eq!(failed, ENOMEM.to_errno());
+            }
+            assert_eq!(add_two(vq, &mut lists, token(2)), 0);
+            // SAFETY: The device does nothing by itself.
+            while !unsafe { bindings::virtqueue_detach_unused_buf(vq) }.is_null() {}
+            delete(vq);
+            assert!(books_agree());
+        }
+        Ok(())
+    }
+
+    /// What a driver leaves in its queue is unmapped without a copy, since the memory may have
+    /// another owner.
+    #[test]
+    fn left_in_the_queue() -> Result {
+        let memory = Memory::new()?;
+        for features in [0, INDIRECT, PACKED, PACKED | INDIRECT] {
+            let device = mapped_device(features)?;
+            let vq = device.queue(16, books::map())?;
+            let mut lists = [memory.list(), memory.list()];
+            for number in 1..=3 {
+                assert_eq!(add_two(vq, &mut lists, token(number)), 0);
+            }
+            assert_eq!(add(vq, &mut memory.list(), token(4)), 0);
+            let copies = books::COPIES.load(Relaxed);
+            delete(vq);
+            assert_eq!(books::COPIES.load(Relaxed), copies);
+            assert!(books_agree());
+        }
+        Ok(())
+    }
+
+    /// An interrupt of a queue that is stopped is not its own, and looks at no ring: that may have
+    /// been freed.
+    #[test]
+    fn stopped_queue() -> Result {
+        let device = Device::new(VERSION_1, null_mut())?;
+        device.let_reset();
+        let vq = device.queue(16, books::map())?;
+        // SAFETY: The queue is live, and has no transport that would do it.
+        unsafe { (*vq).num_max = 16 };
+        let memory = Memory::new()?;
+        for size in [16, 8, 16] {
+            // SAFETY: The queue is a split one.
+            let ring = unsafe { Ring::of(vq) };
+            assert_eq!(add(vq, &mut memory.list(), token(1)), 0);
+            ring.use_buffer(1, ring.avail(2), 0);
+            let (called, late) = (CALLBACKS.load(Relaxed), LATE.load(Relaxed));
+
+            // The transport cannot stop the queue: the driver hears of the interrupt after all.
+            DISABLED.store(EBUSY.to_errno(), Relaxed);
+            // SAFETY: Nothing else uses the queue.
+            let failed =
+                unsafe { bindings::virtqueue_reset(vq, Some(recycle), Some(late_interrupt)) };
+            DISABLED.store(0, Relaxed);
+            assert_eq!(failed, EBUSY.to_errno());
+            assert_eq!(LATE.load(Relaxed), late);
+            assert_eq!(CALLBACKS.load(Relaxed), called + 1);
+
+            // SAFETY: Nothing else uses the queue.
+            let failed = unsafe {
+                bindings::virtqueue_resize(vq, size, Some(recycle), Some(late_interrupt))
+            };
+            assert_eq!(failed, 0);
+            // SAFETY: Nothing else uses the queue.
+            let failed =
+                unsafe { bindings::virtqueue_reset(vq, Some(recycle), Some(late_interrupt)) };
+            assert_eq!(failed, 0);
+            // SAFETY: The queue is live.
+            assert_eq!(unsafe { bindings::virtqueue_get_vring_size(vq) }, size);
+            assert_eq!(LATE.load(Relaxed), late);
+            assert_eq!(CALLBACKS.load(Relaxed), called + 1);
+
+            // SAFETY: The queue is a split one.
+            let ring = unsafe { Ring::of(vq) };
+            assert_eq!(add(vq, &mut memory.list(), token(2)), 0);
+            ring.use_buffer(1, ring.avail(2), 0);
+            // SAFETY: The queue is live.
+            let handled = unsafe { bindings::vring_interrupt(0, vq.cast()) };
+            assert!(handled == irqreturn_t::IRQ_HANDLED);
+            assert_eq!(get(vq), (token(2), 0));
+            // SAFETY: Nothing else uses the queue.
+            let failed = unsafe { bindings::virtqueue_reset(vq, Some(recycle), None) };
+            assert_eq!(failed, 0);
+        }
+        delete(vq);
         Ok(())
     }
 

@@ -58,9 +58,20 @@ pub(crate) static SYNCS: AtomicI32 = AtomicI32::new(0);
 /// How many more mappings succeed; below 0: all.
 pub(crate) static SUCCEED: AtomicI32 = AtomicI32::new(-1);
 
+/// Unmappings so far that may have written to the memory: a copy, or a cache operation.
+pub(crate) static COPIES: AtomicI32 = AtomicI32::new(0);
+
 /// All mappings there are, combined: 0 if each was undone with the same address, size and
 /// direction.
 pub(crate) static DIFFERENCE: AtomicU64 = AtomicU64::new(0);
+
+/// Forgets what tests before have left.
+pub(crate) fn begin() {
+    MAPPINGS.store(0, Relaxed);
+    RINGS.store(0, Relaxed);
+    DIFFERENCE.store(0, Relaxed);
+    SUCCEED.store(-1, Relaxed);
+}
 
 /// What the operations get as their map.
 pub(crate) fn map() -> virtio_map {
@@ -110,8 +121,12 @@ unsafe extern "C" fn unmap_page(
     addr: dma_addr_t,
     size: usize,
     dir: dma_data_direction,
-    _attrs: c_ulong,
+    attrs: c_ulong,
 ) {
+    // CAST: The bit is a low one.
+    if attrs & bindings::DMA_ATTR_SKIP_CPU_SYNC as c_ulong == 0 {
+        COPIES.fetch_add(1, Relaxed);
+    }
     note(map, addr, size, dir, -1);
 }
 

@@ -6,6 +6,7 @@
 use crate::virtio::bindings::{
     self,
     device,
+    irqreturn_t,
     virtio_config_ops,
     virtio_device,
     virtqueue, //
@@ -15,12 +16,16 @@ use core::{
     cell::UnsafeCell,
     ptr::NonNull,
     sync::atomic::{
+        AtomicI32,
         AtomicU32,
         Ordering::Relaxed, //
     },
 };
 use kernel::{
-    ffi::c_void,
+    ffi::{
+        c_int,
+        c_void, //
+    },
     prelude::*,
     str::CStrExt, //
 };
@@ -34,6 +39,42 @@ unsafe impl<T> Sync for Static<T> {}
 
 /// No operations: a transport that cannot reset queues.
 static OPS: Static<virtio_config_ops> = Static(UnsafeCell::new(pin_init::zeroed()));
+
+/// Those of a transport that can.
+static RESETTING: Static<virtio_config_ops> = Static(UnsafeCell::new(virtio_config_ops {
+    disable_vq_and_reset: Some(disable_vq),
+    enable_vq_after_reset: Some(enable_vq),
+    ..pin_init::zeroed()
+}));
+
+/// What the transport says when it is to stop a queue.
+pub(crate) static DISABLED: AtomicI32 = AtomicI32::new(0);
+
+/// How many interrupts came that some queue said were its own, while it was being stopped or made
+/// anew.
+pub(crate) static LATE: AtomicU32 = AtomicU32::new(0);
+
+/// An interrupt that comes when it should not.
+///
+/// # Safety
+///
+/// `vq` is a queue.
+pub(crate) unsafe extern "C" fn late_interrupt(vq: *mut virtqueue) {
+    // SAFETY: By the safety requirements.
+    if unsafe { bindings::vring_interrupt(0, vq.cast()) } == irqreturn_t::IRQ_HANDLED {
+        LATE.fetch_add(1, Relaxed);
+    }
+}
+
+unsafe extern "C" fn disable_vq(vq: *mut virtqueue) -> c_int {
+    // SAFETY: By the contract of the table it is a queue.
+    unsafe { late_interrupt(vq) };
+    DISABLED.load(Relaxed)
+}
+
+unsafe extern "C" fn enable_vq(_vq: *mut virtqueue) -> c_int {
+    0
+}
 
 static KEY: Static<bindings::lock_class_key> = Static(UnsafeCell::new(pin_init::zeroed()));
 
@@ -61,6 +102,13 @@ pub(crate) unsafe extern "C" fn notify(_vq: *mut virtqueue) -> bool {
 pub(crate) unsafe extern "C" fn callback(_vq: *mut virtqueue) {
     CALLBACKS.fetch_add(1, Relaxed);
 }
+
+/// The function of the driver that gets back what is in a queue that is reset.
+///
+/// # Safety
+///
+/// None: it does not look at the queue.
+pub(crate) unsafe extern "C" fn recycle(_vq: *mut virtqueue, _token: *mut c_void) {}
 
 /// The device.
 ///
@@ -93,6 +141,12 @@ impl Device {
     /// The C structure.
     pub(crate) fn as_ptr(&self) -> *mut virtio_device {
         self.0.as_ptr()
+    }
+
+    /// Has the transport be one that can reset queues.
+    pub(crate) fn let_reset(&self) {
+        // SAFETY: By the type invariant; nobody else uses the device.
+        unsafe { (*self.as_ptr()).config = RESETTING.0.get() };
     }
 
     /// Has the transport map by itself.
