@@ -5,9 +5,9 @@
 PYTHON ?= python3
 
 # What the command line may set; the lab reads it from the environment.
-export KDIR KSRC OUT LLVM RELEASE KERNEL STACK TESTS PYTEST_ARGS PROFILE BENCH_ARGS ACCEL LAB_CACHE LINUX_SOURCE DEBIAN_MIRROR
+export KDIR KSRC OUT LLVM RELEASE KERNEL STACK TESTS PYTEST_ARGS PROFILE BENCH_ARGS ACCEL LAB_CACHE LINUX_SOURCE DEBIAN_MIRROR DURATION INPUT
 
-TARGETS := modules stock-modules intree patches demo bench bench-balloon bench-ring bench-rng bench-mmio bench-pci test test-long test-intree test-debug test-arm64 lint rustfmt rustdoc doctor shell update clean distclean
+TARGETS := modules stock-modules intree patches demo bench bench-balloon bench-ring bench-rng bench-mmio bench-pci test test-long test-intree test-debug test-arm64 fuzz lint rustfmt rustdoc doctor shell update clean distclean
 
 .PHONY: help $(TARGETS)
 
@@ -28,6 +28,7 @@ test-long:	## run the tests and the long ones, those of the kernel with everythi
 test-intree:	## run the tests of a kernel with everything built in, and of a Debian system on it: [KERNEL=rust-debug]
 test-debug:	## run the tests under KASAN, lockdep and kmemleak, with allocations that fail
 test-arm64:	## run those of transports, rings and balloon on arm64, under emulation
+fuzz:		## feed drivers devices that lie: [DURATION=<seconds>] [INPUT=<file>: only this one] [KERNEL=full]
 
 ##@ Measure: [PROFILE=1: by function] [BENCH_ARGS="--only PART"]
 bench:		## measure all of the following, and a kernel with all of virtio from Rust beside one from C's files

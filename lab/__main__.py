@@ -119,10 +119,12 @@ def test() -> int:
 
 
 def test_long() -> int:
-    """Runs the tests, and those marked as long as well; then the same of the kernel `rust`, unless TESTS names some."""
+    """Runs the tests, and those marked as long as well; then, unless TESTS names some, those of the kernel `rust` and a minute of `fuzz`."""
     everything = ["-m", ""]
     status = _pytest(everything)
-    return status if os.environ.get("TESTS") else max(status, _pytest(everything, ["rust"], ("tests/intree",)))
+    if os.environ.get("TESTS"):
+        return status
+    return max(status, _pytest(everything, ["rust"], ("tests/intree",)), _fuzz("debug", ["--duration", "60"]))
 
 
 def test_intree() -> int:
@@ -142,6 +144,23 @@ def test_debug() -> int:
 def test_arm64() -> int:
     """Runs the tests of transports, rings and balloon on an emulated arm64 machine with the kernel `arm64`."""
     return _pytest([f"--below={module}" for module in BELOW], ["arm64"], ARM64_TESTS)
+
+
+def fuzz() -> int:
+    """Feeds drivers devices that lie for DURATION seconds, on the kernel that KERNEL names, or replays the one that INPUT names."""
+    kernel = os.environ.get("KERNEL") or "debug"
+    if kernel not in ("debug", "full"):
+        raise LabError(f"KERNEL={kernel}: it must be debug or full")
+    seconds, one = os.environ.get("DURATION") or "600", os.environ.get("INPUT")
+    if not seconds.isdecimal():
+        raise LabError(f"DURATION={seconds}: it must be a number of seconds")
+    what = ["--duration", seconds]
+    if one:
+        path = Path(one).resolve()
+        if paths.CHECKOUT not in path.parents or not path.is_file():
+            raise LabError(f"INPUT={one}: there is no such file in the checkout")
+        what = ["--input", paths.inside(path)]
+    return _fuzz(kernel, what)
 
 
 def run_lint() -> int:
@@ -192,7 +211,7 @@ COMMANDS = {
     "modules": build_modules, "stock-modules": stock_modules, "intree": put_intree, "patches": write_patches,
     "demo": demo, "bench": bench, "bench-balloon": bench_balloon, "bench-ring": bench_ring, "bench-rng": bench_rng, "bench-mmio": bench_mmio,
     "bench-pci": bench_pci, "test": test, "test-long": test_long, "test-intree": test_intree, "test-debug": test_debug,
-    "test-arm64": test_arm64,
+    "test-arm64": test_arm64, "fuzz": fuzz,
     "lint": run_lint, "rustfmt": run_rustfmt, "rustdoc": run_rustdoc, "doctor": doctor.report, "shell": shell, "update": update,
     "clean": clean, "distclean": distclean,
 }
@@ -200,6 +219,11 @@ COMMANDS = {
 
 def _prepare(names: list[str]) -> Path:
     return modules.for_guests(Steps(modules.STEPS_ALL + modules.STEPS_EACH * len(names)), names)
+
+
+def _fuzz(kernel: str, options: list[str]) -> int:
+    facts = modules.for_guests(Steps(modules.STEPS_ALL + modules.STEPS_EACH), [kernel], counting=True)
+    return _inside(["python3", "/src/tests/fuzz/run.py", "--kernel", kernel, *options], facts)
 
 
 def _bench(name: str) -> int:

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Optional
 
-from lab import accel, buildroot, cache, enter, intree_kernel, kernels, paths, rootfs, sysroot
+from lab import accel, buildroot, cache, coverage, enter, intree_kernel, kernels, paths, rootfs, sysroot
 from lab.kernels import Kernel
 from lab.progress import Step, Steps
 from lab.sysroot import Userland
@@ -36,20 +36,25 @@ def build(step: Step, kernel: Kernel, out: Path) -> list[Path]:
     return sorted([*out.glob("*.ko"), *out.glob("samples/*.ko")])
 
 
-def for_guests(steps: Steps, names: list[str]) -> Path:
+def for_guests(steps: Steps, names: list[str], counting: bool = False) -> Path:
     """Makes everything guests on the kernels named need, which are all of one architecture; returns the file that tells the
-    harness. Raises LabError."""
+    harness. `counting`: our modules count which of their branches are taken. Raises LabError."""
     accel.asked()
     buildroot.ensure(steps.begin("build root"))
     made = [(intree_kernel if name in intree_kernel.VARIANTS else kernels).prepare(name, steps) for name in names]
     lock = _checkout_lock()
+    outs = {kernel.name: out_folder(kernel) for kernel in made}
     for kernel in made:
         if kernel.name in intree_kernel.VARIANTS:
             continue  # It has everything built in.
         step = steps.begin(f"modules for `{kernel.name}`")
-        out = out_folder(kernel)
-        make(step, kernel, paths.CHECKOUT, out)
-        if TEST_MODULES.is_dir():
+        if counting:
+            outs[kernel.name] = paths.BUILD / "counting-modules" / kernel.name
+        out = outs[kernel.name]
+        make(step, kernel, paths.CHECKOUT, out, coverage.VARIABLES if counting else ())
+        if counting:
+            coverage.finish(out)
+        elif TEST_MODULES.is_dir():
             make(step, kernel, TEST_MODULES, out / "tests")
             for module in (out / "tests").glob("*.ko"):
                 _link(module, out / module.name)
@@ -66,13 +71,13 @@ def for_guests(steps: Steps, names: list[str]) -> Path:
     step.done(f"{acceleration} ({reason})")
     facts = {
         "kernels": {kernel.name: kernel.facts() for kernel in made},
-        "out": {kernel.name: paths.inside(out_folder(kernel)) for kernel in made},
+        "out": {name: paths.inside(out) for name, out in outs.items()},
         "programs": paths.inside(programs),
         "busybox": userland.busybox,
         "accel": acceleration,
         **debian,
     }
-    path = paths.BUILD / f"facts-{'-'.join(names)}.json"
+    path = paths.BUILD / f"facts-{'-'.join(names)}{'-counting' if counting else ''}.json"
     _write(path, json.dumps(facts, indent=1) + "\n")
     lock.release()
     return path

@@ -1,0 +1,1 @@
+"""A fuzzer for devices: `make fuzz`, `Documentation/fuzzing.rst`."""
