@@ -9,7 +9,8 @@
 //!    of a page; `queues.rs`: the queues.
 //! 2. `virtio_balloon/engine.rs`: the state of a balloon; `requests.rs`: what it has under way.
 //! 3. `virtio_balloon/thread.rs`: inflation and deflation towards the target; `grow.rs`: where the
-//!    pages come from; `ladder.rs`: which to take; `policy.rs` and `parameters.rs`: how many to leave.
+//!    pages come from; `ladder.rs`: which to take; `policy.rs` and `parameters.rs`: how many to
+//!    leave.
 //! 4. `virtio_balloon/sleep.rs`: suspend and hibernation; `snapshot.rs` finds out whether this
 //!    kernel runs out of an image.
 //! 5. `virtio_balloon/migrate.rs`: compaction; `teardown.rs`: removal.

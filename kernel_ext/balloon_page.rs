@@ -73,15 +73,28 @@ impl BalloonPage {
         PageFrames::get().number(self.0.as_ptr())
     }
 
-    /// Equal for two pages only if both are in the same zone.
-    ///
-    /// All that is in the flags beside the flags proper, of which zone and node are a part; most of
-    /// the time the rest is equal, too.
-    pub(super) fn zone_key(&self) -> c_ulong {
-        // SAFETY: By the type invariant the structure exists. Others may change flags meanwhile.
-        let flags = unsafe { (&raw const (*self.0.as_ptr()).flags.f).read_volatile() };
+    /// Tells that `other` is in the same zone; `false` leaves that open.
+    pub(super) fn shares_zone(&self, other: &Self) -> bool {
+        (self.flags() ^ other.flags()) >> bindings::pageflags___NR_PAGEFLAGS == 0
+    }
 
-        flags >> bindings::pageflags___NR_PAGEFLAGS
+    /// Tells that all of `pages` are in one zone; `false` leaves that open.
+    pub(super) fn share_zone(pages: &[Self]) -> bool {
+        let Some(first) = pages.first().map(Self::flags) else {
+            return true;
+        };
+        // Without a branch for each page.
+        let different = pages
+            .iter()
+            .fold(0, |different, page| different | (page.flags() ^ first));
+
+        different >> bindings::pageflags___NR_PAGEFLAGS == 0
+    }
+
+    /// The flags, and beside them the zone, the node and what else is stored there.
+    fn flags(&self) -> c_ulong {
+        // SAFETY: By the type invariant the structure exists. Others may change flags meanwhile.
+        unsafe { (&raw const (*self.0.as_ptr()).flags.f).read_volatile() }
     }
 }
 
@@ -95,7 +108,8 @@ impl BalloonPage {
 pub fn free_all(pages: &mut KVec<BalloonPage>) {
     #[cfg(CONFIG_CONTIG_ALLOC)]
     {
-        for run in pages.chunk_by(|a, b| a.pfn() + 1 == b.pfn()) {
+        // All structures are in one array, in the order of the pages' numbers.
+        for run in pages.chunk_by(|a, b| a.0.as_ptr().wrapping_add(1) == b.0.as_ptr()) {
             if let [first, ..] = run {
                 // SAFETY: By the type invariant we own a reference on each of these pages, which
                 // are all of order 0; they are forgotten below.
@@ -150,23 +164,23 @@ impl Effort {
 /// May sleep; take no lock that migration needs.
 pub fn alloc_block(order: u32, effort: Effort, pages: &mut KVec<BalloonPage>) -> bool {
     let count = 1_usize << order;
-    if pages.capacity() - pages.len() < count {
+    let Some(room) = pages.spare_capacity_mut().get_mut(..count) else {
         return false;
-    }
+    };
     // SAFETY: No requirements.
     let first = unsafe { bindings::alloc_pages(effort.flags(), order) };
-    if first.is_null() {
+    let Some(first) = NonNull::new(first) else {
         return false;
-    }
+    };
     // SAFETY: The block was allocated above, is not compound and belongs to nobody else.
-    unsafe { bindings::split_page(first, order) };
-    for i in 0..count {
-        // SAFETY: The structures of a block are adjacent.
-        let page = unsafe { first.add(i) };
+    unsafe { bindings::split_page(first.as_ptr(), order) };
+    for (i, place) in room.iter_mut().enumerate() {
+        // SAFETY: The structures of a block are adjacent, and there is one for each place.
         // INVARIANT: `split_page` left us a reference on each page.
-        // There is room, as was checked above.
-        let _ = NonNull::new(page).map(|page| pages.push_within_capacity(BalloonPage(page)));
+        place.write(BalloonPage(unsafe { first.add(i) }));
     }
+    // SAFETY: So many elements were written above.
+    unsafe { pages.inc_len(count) };
     true
 }
 

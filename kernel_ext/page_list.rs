@@ -97,10 +97,8 @@ impl<T: Migrate> PageList<T> {
         }
         for chunk in pages.chunks(AT_ONCE) {
             with_list_head(|head| {
-                for page in chunk {
-                    // SAFETY: The page is ours, so its list node is unused. `head` is a valid list.
-                    unsafe { bindings::list_add_tail(lru(page.as_raw()), head) };
-                }
+                // SAFETY: The pages are ours, so their list nodes are unused. `head` is writable.
+                unsafe { link(chunk, head) };
                 // SAFETY: The list holds pages that are allocated and in no other list; their
                 // references pass to the balloon, and are forgotten below.
                 unsafe { bindings::balloon_page_list_enqueue(self.info.get(), head) };
@@ -136,13 +134,9 @@ impl<T: Migrate> PageList<T> {
             // SAFETY: `head` is a valid, empty list.
             let moved = unsafe { bindings::balloon_page_list_dequeue(self.info.get(), head, max) };
 
-            // SAFETY: `head` is a valid list, its nodes are those of pages that are now ours.
-            while let Some(page) = unsafe { pop(head) } {
-                // SAFETY: The reference of the balloon passes to us.
-                let page = unsafe { BalloonPage::from_raw(page) };
-                // There is room: no more than `max` were asked for.
-                let _ = pages.push_within_capacity(page);
-            }
+            // SAFETY: `head` is a valid list of the nodes of pages whose references pass to us.
+            // There is room for them: no more than `max` were asked for.
+            unsafe { take_all(head, pages) };
             moved
         })
     }
@@ -151,7 +145,7 @@ impl<T: Migrate> PageList<T> {
     fn moved(&self, pages: &[BalloonPage; 2]) {
         let [new, old] = pages;
 
-        if self.unmanaged && new.zone_key() != old.zone_key() {
+        if self.unmanaged && !new.shares_zone(old) {
             account(from_ref(new), false);
             account(from_ref(old), true);
         }
@@ -197,15 +191,23 @@ unsafe impl<T> Sync for PageList<T> {}
 /// Adds the number of `pages` to the managed pages of their zones, and so to `MemTotal`, or takes
 /// it off.
 fn account(pages: &[BalloonPage], add: bool) {
-    for run in pages.chunk_by(|a, b| a.zone_key() == b.zone_key()) {
-        // CAST: A slice has at most `isize::MAX` elements.
-        let count = run.len() as c_long;
-        let count = if add { count } else { -count };
+    if BalloonPage::share_zone(pages) {
+        return account_in_zone(pages, add);
+    }
+    for run in pages.chunk_by(BalloonPage::shares_zone) {
+        account_in_zone(run, add);
+    }
+}
 
-        if let [first, ..] = run {
-            // SAFETY: The page exists by its type invariant.
-            unsafe { bindings::adjust_managed_page_count(first.as_raw().as_ptr(), count) };
-        }
+/// As [`account`], of pages that are in one zone.
+fn account_in_zone(pages: &[BalloonPage], add: bool) {
+    // CAST: A slice has at most `isize::MAX` elements.
+    let count = pages.len() as c_long;
+    let count = if add { count } else { -count };
+
+    if let [first, ..] = pages {
+        // SAFETY: The page exists by its type invariant.
+        unsafe { bindings::adjust_managed_page_count(first.as_raw().as_ptr(), count) };
     }
 }
 
@@ -229,29 +231,60 @@ fn with_list_head<R>(f: impl FnOnce(*mut bindings::list_head) -> R) -> R {
     f(head.as_mut_ptr())
 }
 
-/// Takes the first page off a list.
+/// Makes the nodes of `pages` a list, in their order.
 ///
 /// # Safety
 ///
-/// `head` must be a valid list whose nodes are those of pages, all ours.
-unsafe fn pop(head: *mut bindings::list_head) -> Option<NonNull<bindings::page>> {
-    // SAFETY: By the requirements above, here and below.
-    let node = unsafe { (*head).next };
-    if node == head {
-        return None;
-    }
-    // SAFETY: `node` and its neighbours are part of the valid list.
+/// `head` must be valid for writing, and no node be in a list.
+unsafe fn link(pages: &[BalloonPage], head: *mut bindings::list_head) {
+    let last = pages.iter().fold(head, |last, page| {
+        let node = lru(page.as_raw());
+
+        // SAFETY: Both are the head or the node of a page, and belong to the caller.
+        unsafe {
+            (*last).next = node;
+            (*node).prev = last;
+        }
+        node
+    });
+
+    // SAFETY: Both belong to the caller.
     unsafe {
-        let next = (*node).next;
-        (*head).next = next;
-        (*next).prev = head;
+        (*last).next = head;
+        (*head).prev = last;
     }
-    let offset = offset_of!(
+}
+
+/// Appends the pages of a list to `pages`, as far as there is room.
+///
+/// # Safety
+///
+/// `head` must be a valid list whose nodes are those of pages, and the references on these nobody
+/// else's.
+unsafe fn take_all(head: *mut bindings::list_head, pages: &mut KVec<BalloonPage>) {
+    const OFFSET: usize = offset_of!(
         bindings::page,
         __bindgen_anon_1.__bindgen_anon_1.__bindgen_anon_1.lru
     );
-    // SAFETY: The node is the one of a page, see `lru`.
-    NonNull::new(unsafe { node.byte_sub(offset) }.cast())
+    let mut count = 0;
+    // SAFETY: By the requirements of this function `head` is a valid list.
+    let mut node = unsafe { (*head).next };
+
+    for place in pages.spare_capacity_mut() {
+        if node == head {
+            break;
+        }
+        // SAFETY: The node is that of a page, see `lru`; it is not NULL, as it is in a list. The
+        // reference on the page passes to `pages`.
+        place.write(unsafe {
+            BalloonPage::from_raw(NonNull::new_unchecked(node.byte_sub(OFFSET).cast()))
+        });
+        count += 1;
+        // SAFETY: The node is in a valid list, by the requirements of this function.
+        node = unsafe { (*node).next };
+    }
+    // SAFETY: So many elements were written above.
+    unsafe { pages.inc_len(count) };
 }
 
 /// Implements [`HasPageList`] for a structure with a lifetime parameter.

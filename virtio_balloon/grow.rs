@@ -186,20 +186,14 @@ impl Source {
     fn fill(&mut self, want: usize, total: usize) -> Supply {
         let (policy, floor) = parameters::current();
         let want = want.min(REQUEST_PAGES);
-        let supply = match policy::room(policy, floor.pages(total, PAGE_SHIFT), memory()) {
+
+        match policy::room(policy, floor.pages(total, PAGE_SHIFT), memory()) {
             Room::Available(spare) => self.take(want.min(spare)),
             Room::Swap(_) if policy == Policy::Pressure && self.is_under_pressure() => {
                 Supply::None(Limit::Pressure)
             }
             Room::Swap(spare) => self.squeeze(want.min(spare)),
             Room::Nothing => Supply::None(Limit::Floor),
-        };
-        let had = self.batch.len();
-
-        self.batch.retain(|page| is_addressable(page));
-        match self.batch.len() {
-            0 if had > 0 => Supply::None(Limit::Allocation),
-            _ => supply,
         }
     }
 
@@ -212,7 +206,7 @@ impl Source {
             let rung = self.ladder.rung(left);
             match rung {
                 Rung::Block(order) => {
-                    balloon_page::alloc_block(order, Effort::TakeFree, &mut self.batch);
+                    self.take_block(order, Effort::TakeFree);
                 }
                 Rung::Compaction(order) => {
                     if had == 0 {
@@ -221,7 +215,7 @@ impl Source {
                     return self.supply(Supply::Searching);
                 }
                 Rung::Singles => {
-                    balloon_page::alloc_singles(left, &mut self.batch);
+                    self.take_singles(left);
                 }
             }
             if self.batch.len() > had {
@@ -240,12 +234,39 @@ impl Source {
         let want = want.min(most);
 
         while self.batch.len() < want && start.elapsed() < limit {
-            if balloon_page::alloc_singles(want - self.batch.len(), &mut self.batch) == 0 {
+            if self.take_singles(want - self.batch.len()) == 0 {
                 break;
             }
         }
         self.pressure.note_taken(usize_as_u64(self.batch.len()));
         self.supply(Supply::None(Limit::Allocation))
+    }
+
+    /// Takes a block, if it can be had and the device can be told of its pages; returns whether.
+    fn take_block(&mut self, order: u32, effort: Effort) -> bool {
+        let had = self.batch.len();
+
+        if !balloon_page::alloc_block(order, effort, &mut self.batch) {
+            return false;
+        }
+        // Its last page has the highest number.
+        let usable = self.batch.last().is_some_and(is_addressable);
+        if !usable {
+            self.batch.truncate(had);
+        }
+        usable
+    }
+
+    /// Takes up to `max` single pages of which the device can be told; returns how many.
+    fn take_singles(&mut self, max: usize) -> usize {
+        let had = self.batch.len();
+
+        balloon_page::alloc_singles(max, &mut self.batch);
+        let usable = |pages: &[BalloonPage]| pages.iter().all(is_addressable);
+        if !self.batch.get(had..).is_some_and(usable) {
+            self.batch.retain(|page| is_addressable(page));
+        }
+        self.batch.len() - had
     }
 
     /// [`Supply::Some`] if there are pages in the batch, else `otherwise`.
@@ -268,7 +289,7 @@ impl Source {
     fn compact(&mut self, order: u32) {
         let rung = Rung::Compaction(order);
         let start = Instant::<Monotonic>::now();
-        let got = balloon_page::alloc_block(order, Effort::Compact, &mut self.batch);
+        let got = self.take_block(order, Effort::Compact);
 
         self.moderation.note(start);
         if got {

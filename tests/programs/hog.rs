@@ -2,9 +2,9 @@
 
 //! Holds memory that the kernel can swap out, and uses it again if it is told to.
 //!
-//! Usage: `hog MIB once|always`. Fills so much memory with numbers that cannot be compressed, prints
-//! `ready`, then sleeps for ever (`once`), or checks and changes a word of each page over and over
-//! and exits with 1 when one does not hold what was written to it (`always`).
+//! Usage: `hog MIB once|always`. Fills so much memory with numbers that cannot be compressed,
+//! prints `ready`, then sleeps for ever (`once`), or checks and changes a word of each page over
+//! and over and exits with 1 when one does not hold what was written to it (`always`).
 
 use std::{
     env,
