@@ -104,6 +104,7 @@ def test_several_requests_at_a_time(rig: Rig) -> None:
     for request in first:
         jumps = sum(b != a + 1 for a, b in zip(request.pfns, request.pfns[1:]))
         assert jumps < REQUEST // 64, "the pages of a request should be few ranges in ascending order"
+    assert int(rig.state()["in_flight"]) == IN_FLIGHT * REQUEST, "pages are under way, not requests"
     device.answer(first[0])
     rig.guest.wait_for(lambda: len(device.requests) > IN_FLIGHT, 20, "the driver waits for all answers")
     rig.guest.wait_for(lambda: device.actual_writes == [REQUEST], 20, "the driver does not tell of progress")

@@ -163,6 +163,9 @@ def test_compaction(guests: Factory, kernel: str, driver: str) -> None:
     if driver == "rust":
         assert guest.balloon_debugfs()["migrated_total"] == int(migrated)
     settle(guest, 200, total)
+    if driver == "rust":
+        state = guest.balloon_debugfs()
+        assert state["inflated_total"] - state["deflated_total"] == 200 * MIB, "a migration counts as neither"
     traffic = guest.traffic(mark)
     assert traffic.inflated == traffic.deflated
     assert len(host_pages(guest)) == 200 * MIB

@@ -144,6 +144,19 @@ impl<T: AsBytes + Copy + Default, const N: usize, M> OutBuf<T, N, M> {
         Ok(())
     }
 
+    /// Appends `count` elements, which `fill` writes.
+    ///
+    /// # Errors
+    ///
+    /// `ENOSPC` if there is no room for so many; `fill` is not called then.
+    pub fn extend(&mut self, count: usize, fill: impl FnOnce(&mut [T])) -> Result {
+        let end = self.len.checked_add(count).ok_or(ENOSPC)?;
+
+        fill(self.data.get_mut(self.len..end).ok_or(ENOSPC)?);
+        self.len = end;
+        Ok(())
+    }
+
     /// The elements, in the order in which the device will find them.
     pub fn elements(&self) -> &[T] {
         self.data.get(..self.len).unwrap_or(&[])

@@ -21,8 +21,6 @@ use super::{
     },
     queues::PageQueues,
     requests::{
-        name_own_pages,
-        push_page,
         Kind,
         Request,
         Requests, //
@@ -208,26 +206,29 @@ impl<'a> Engine<'a> {
 
     /// Does what the answer to a request allows.
     fn answered(&self, st: &mut State, request: KBox<Request>) {
-        let job = &request.meta;
+        let (kind, since) = (request.meta.kind, request.meta.since);
         let figures = self.figures();
         let pages = request.elements().len() / PER_PAGE;
 
-        match job.kind {
+        if kind == Kind::MigrateIn {
+            return st.requests.arrive(request);
+        }
+        // Whoever reads the figures finds the pages that they count.
+        st.requests.finish(request);
+        match kind {
             Kind::Inflate => {
                 st.agreed += pages;
                 figures.inflated.add(usize_as_u64(pages));
-                figures.inflate_ns.add_elapsed(job.since);
+                figures.inflate_ns.add_elapsed(since);
             }
-            Kind::Deflate | Kind::MigrateOut => {
-                if job.kind == Kind::Deflate {
-                    st.agreed -= pages;
-                }
+            Kind::Deflate => {
+                st.agreed -= pages;
                 figures.deflated.add(usize_as_u64(pages));
-                figures.deflate_ns.add_elapsed(job.since);
+                figures.deflate_ns.add_elapsed(since);
             }
-            Kind::MigrateIn => return st.requests.arrive(request),
+            // Another page is in the balloon for it: nobody gained one.
+            Kind::MigrateIn | Kind::MigrateOut => {}
         }
-        st.requests.finish(request);
     }
 
     /// Waits up to `limit` milliseconds until `done`. Looks for answers without a notification,
@@ -290,9 +291,7 @@ impl<'a> Engine<'a> {
             return;
         };
 
-        for page in pages.iter() {
-            push_page(&mut request, page);
-        }
+        st.requests.name_pages(&mut request, pages);
         st.held += pages.len();
         self.pages.enqueue(pages);
         self.add(st, request);
@@ -316,7 +315,7 @@ impl<'a> Engine<'a> {
             st.requests.finish(request);
             return false;
         }
-        name_own_pages(&mut request);
+        st.requests.name_own_pages(&mut request);
         self.add(st, request)
     }
 
@@ -343,7 +342,7 @@ impl<'a> Engine<'a> {
     ///
     /// Returns whether it can have the request.
     pub(super) fn give_back(&self, st: &mut State, mut request: KBox<Request>) -> bool {
-        name_own_pages(&mut request);
+        st.requests.name_own_pages(&mut request);
         self.add(st, request)
     }
 
@@ -417,7 +416,7 @@ impl<'a> Engine<'a> {
         let figures = self.figures();
 
         figures.held.set_pages(st.held);
-        figures.in_flight.set(usize_as_u64(st.requests.in_use()));
+        figures.in_flight.set_pages(st.requests.pages());
     }
 }
 

@@ -14,7 +14,6 @@ use super::{
     },
     requests::{
         is_addressable,
-        name_own_pages,
         Kind, //
     },
 };
@@ -72,7 +71,7 @@ impl<'a> Engine<'a> {
         let mut request = st.requests.take_idle(Kind::MigrateIn).ok_or(EAGAIN)?;
         // There is room in an empty request.
         let _ = request.meta.pages.push_within_capacity(new);
-        name_own_pages(&mut request);
+        st.requests.name_own_pages(&mut request);
         if !self.add(&mut st, request) {
             // The device never saw it.
             let request = st.requests.take_parked().ok_or(EAGAIN)?;

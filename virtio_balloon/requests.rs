@@ -79,6 +79,8 @@ pub(super) struct Requests {
     inflating: usize,
     /// How many were answered since the driver was bound.
     answers: usize,
+    /// Pages that those in use name.
+    pages: usize,
 }
 
 impl Requests {
@@ -107,6 +109,7 @@ impl Requests {
             waiting_since: Instant::now(),
             inflating: 0,
             answers: 0,
+            pages: 0,
         })
     }
 
@@ -120,12 +123,33 @@ impl Requests {
         Some(request)
     }
 
+    /// Makes a request that was taken out of here name these pages.
+    pub(super) fn name_pages(&mut self, request: &mut Request, pages: &[BalloonPage]) {
+        self.forget_pages(request);
+        push_pages(request, pages);
+        self.pages += pages.len();
+    }
+
+    /// Makes a request that was taken out of here name the pages that it owns.
+    pub(super) fn name_own_pages(&mut self, request: &mut Request) {
+        let pages = replace(&mut request.meta.pages, KVec::new());
+
+        self.name_pages(request, &pages);
+        request.meta.pages = pages;
+    }
+
+    /// Makes a request name no pages.
+    fn forget_pages(&mut self, request: &mut Request) {
+        self.pages -= request.elements().len() / PER_PAGE;
+        request.clear();
+    }
+
     /// Lets go of the pages of a request that the device does not have, and makes it idle.
     pub(super) fn finish(&mut self, mut request: KBox<Request>) {
         self.inflating -= usize::from(request.meta.kind == Kind::Inflate);
         self.arriving &= request.meta.kind != Kind::MigrateIn;
         balloon_page::free_all(&mut request.meta.pages);
-        request.clear();
+        self.forget_pages(&mut request);
         // There is room for all requests, here and below.
         let _ = self.idle.push_within_capacity(request);
     }
@@ -246,42 +270,36 @@ impl Requests {
         REQUESTS - self.idle.len()
     }
 
+    /// How many pages those in use name.
+    pub(super) fn pages(&self) -> usize {
+        self.pages
+    }
+
     /// How many the device has answered so far, in all.
     pub(super) fn answers(&self) -> usize {
         self.answers
     }
 }
 
-/// Adds the balloon pages of `page` to a request.
+/// Makes a request that is empty name the balloon pages of `pages`.
 ///
 /// A page number that does not fit 32 bits cannot be said to the device; such a page, beyond 16
 /// TiB, is never inflated, because [`is_addressable`] filters it out.
-pub(super) fn push_page(request: &mut Request, page: &BalloonPage) {
-    let first = first_balloon_pfn(page).unwrap_or(0);
+fn push_pages(request: &mut Request, pages: &[BalloonPage]) {
+    // Never full: the pages of a request are at most `REQUEST_PAGES`.
+    let _ = request.extend(pages.len() * PER_PAGE, |numbers| {
+        for (numbers, page) in numbers.chunks_exact_mut(PER_PAGE).zip(pages) {
+            // CAST: There are no larger numbers, see above.
+            let first = page.pfn().wrapping_mul(PER_PAGE) as u32;
 
-    for pfn in page_size::numbers(first, PER_PAGE) {
-        // Never full: the pages of a request are at most `REQUEST_PAGES`.
-        let _ = request.push(Le32::from_cpu(pfn));
-    }
-}
-
-/// Makes a request name the pages that it owns.
-pub(super) fn name_own_pages(request: &mut Request) {
-    let pages = replace(&mut request.meta.pages, KVec::new());
-
-    request.clear();
-    for page in &pages {
-        push_page(request, page);
-    }
-    request.meta.pages = pages;
-}
-
-/// Number of the first balloon page in `page`.
-fn first_balloon_pfn(page: &BalloonPage) -> Option<u32> {
-    page_size::first_number(page.pfn(), PER_PAGE)
+            for (place, number) in numbers.iter_mut().zip(page_size::numbers(first, PER_PAGE)) {
+                *place = Le32::from_cpu(number);
+            }
+        }
+    });
 }
 
 /// Whether the device can be told of `page`.
 pub(super) fn is_addressable(page: &BalloonPage) -> bool {
-    first_balloon_pfn(page).is_some()
+    page_size::first_number(page.pfn(), PER_PAGE).is_some()
 }
