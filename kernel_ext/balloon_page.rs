@@ -33,11 +33,17 @@ impl BalloonPage {
     ///
     /// # Context
     ///
-    /// May sleep, may reclaim and compact memory; take no lock that migration needs.
-    pub fn alloc() -> Option<Self> {
-        // SAFETY: No requirements.
-        // INVARIANT: The caller of `balloon_page_alloc` owns the page.
-        NonNull::new(unsafe { bindings::balloon_page_alloc() }).map(Self)
+    /// May sleep; take no lock that migration needs.
+    fn alloc(effort: Effort) -> Option<Self> {
+        let page = match effort {
+            // SAFETY: No requirements.
+            Effort::Reclaim => unsafe { bindings::balloon_page_alloc() },
+            // SAFETY: No requirements.
+            _ => unsafe { bindings::alloc_pages(effort.flags(), 0) },
+        };
+
+        // INVARIANT: The caller of either function owns the page.
+        NonNull::new(page).map(Self)
     }
 
     /// Takes another reference on a page.
@@ -129,10 +135,14 @@ pub enum Effort {
     TakeFree,
     /// Move the contents of other pages out of the way, on the node of this CPU; reclaim nothing.
     Compact,
+    /// Take what is free, and wake the kernel's threads that reclaim memory when that gets low.
+    Background,
+    /// Reclaim memory as far as `balloon_page_alloc()` does.
+    Reclaim,
 }
 
 impl Effort {
-    /// The flags of an allocation: those of `balloon_page_alloc()` without reclaim.
+    /// The flags of an allocation: those of `balloon_page_alloc()`, and less.
     fn flags(self) -> bindings::gfp_t {
         const TAKE_FREE: bindings::gfp_t = (1 << bindings::___GFP_IO_BIT)
             | (1 << bindings::___GFP_FS_BIT)
@@ -147,9 +157,13 @@ impl Effort {
             | (1 << bindings::___GFP_DIRECT_RECLAIM_BIT)
             | (1 << bindings::___GFP_THISNODE_BIT);
 
+        const BACKGROUND: bindings::gfp_t = TAKE_FREE | (1 << bindings::___GFP_KSWAPD_RECLAIM_BIT);
+
         match self {
             Self::TakeFree => TAKE_FREE,
             Self::Compact => COMPACT,
+            Self::Background => BACKGROUND,
+            Self::Reclaim => BACKGROUND | (1 << bindings::___GFP_DIRECT_RECLAIM_BIT),
         }
     }
 }
@@ -186,14 +200,14 @@ pub fn alloc_block(order: u32, effort: Effort, pages: &mut KVec<BalloonPage>) ->
 
 /// Allocates up to `max` single pages, no more than there is room for, and appends them to `pages`.
 ///
-/// Takes what is free; only the first page may make the kernel reclaim memory. Returns how many.
+/// Takes what is free; only for the first page does `effort` go further. Returns how many.
 ///
 /// # Context
 ///
 /// May sleep, may reclaim and compact memory; take no lock that migration needs.
-pub fn alloc_singles(max: usize, pages: &mut KVec<BalloonPage>) -> usize {
+pub fn alloc_singles(max: usize, effort: Effort, pages: &mut KVec<BalloonPage>) -> usize {
     let max = max.min(pages.capacity() - pages.len());
-    let Some(first) = (max > 0).then(BalloonPage::alloc).flatten() else {
+    let Some(first) = (max > 0).then(|| BalloonPage::alloc(effort)).flatten() else {
         return 0;
     };
     // SAFETY: The page exists by its type invariant.

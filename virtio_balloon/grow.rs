@@ -65,16 +65,23 @@ const DEAR: Delta = Delta::from_millis(100);
 /// For how many times as long they wait.
 const REST: i64 = 8;
 
-/// Pages that are allocated at once while others are swapped out for them, and how long that may
-/// take before the thread looks at everything again.
-const SWAP_AT_ONCE: (usize, Delta) = ((1 << 20) >> PAGE_SHIFT, Delta::from_millis(20));
+/// Pages that are allocated at once while others are swapped out for them: 1 MiB.
+const SWAP_AT_ONCE: usize = (1 << 20) >> PAGE_SHIFT;
+
+/// How long to wait for memory that is being reclaimed before looking again, and how long it is
+/// worth while, in milliseconds.
+const RECLAIM_MS: (Msecs, i64) = (2, 200);
 
 /// What an attempt to allocate led to.
 enum Supply {
     /// Pages.
     Some,
+    /// Pages, but no more until the kernel has reclaimed some.
+    Last,
     /// None so far, but not all was tried.
     Searching,
+    /// None so far, but the kernel is reclaiming some.
+    Reclaiming,
     /// None, for this reason.
     None(Limit),
 }
@@ -85,9 +92,27 @@ struct Backoff {
     until: Option<(Instant<Monotonic>, Msecs)>,
     /// When the log last mentioned the shortage.
     said: Option<Instant<Monotonic>>,
+    /// Since when reclaim has not led to a page.
+    waiting: Option<Instant<Monotonic>>,
 }
 
 impl Backoff {
+    /// There was a page that the kernel had reclaimed, or none. Tells whether it is no longer worth
+    /// while to wait for one.
+    fn stalled(&mut self, got: bool) -> bool {
+        if got {
+            self.waiting = None;
+            return false;
+        }
+        let since = *self.waiting.get_or_insert_with(Instant::now);
+        let stalled = since.elapsed().as_millis() > RECLAIM_MS.1;
+
+        if stalled {
+            self.waiting = None;
+        }
+        stalled
+    }
+
     /// Time left until the next attempt, in milliseconds.
     fn left(&self) -> Option<Msecs> {
         let (since, ms) = self.until?;
@@ -164,6 +189,7 @@ impl Source {
             backoff: Backoff {
                 until: None,
                 said: None,
+                waiting: None,
             },
             moderation: Moderation { rest: None },
             pressure: Pressure::new(),
@@ -215,7 +241,7 @@ impl Source {
                     return self.supply(Supply::Searching);
                 }
                 Rung::Singles => {
-                    self.take_singles(left);
+                    self.take_singles(left, Effort::Reclaim);
                 }
             }
             if self.batch.len() > had {
@@ -227,19 +253,21 @@ impl Source {
         self.supply(Supply::None(Limit::Allocation))
     }
 
-    /// Takes up to `want` pages for which others are swapped out.
+    /// Takes up to `want` pages for which others are swapped out, as fast as the kernel does that.
+    ///
+    /// Leaves the swapping to the kernel's own thread, which goes on until some memory is free
+    /// above the lowest mark: it needs a little itself for what it writes.
     fn squeeze(&mut self, want: usize) -> Supply {
-        let start = Instant::<Monotonic>::now();
-        let (most, limit) = SWAP_AT_ONCE;
-        let want = want.min(most);
+        let want = want.min(SWAP_AT_ONCE);
+        let got = self.take_singles(want, Effort::Background);
 
-        while self.batch.len() < want && start.elapsed() < limit {
-            if self.take_singles(want - self.batch.len()) == 0 {
-                break;
-            }
+        self.pressure.note_taken(usize_as_u64(got));
+        match self.backoff.stalled(got > 0) {
+            _ if got >= want => Supply::Some,
+            _ if got > 0 => Supply::Last,
+            false => Supply::Reclaiming,
+            true => Supply::None(Limit::Allocation),
         }
-        self.pressure.note_taken(usize_as_u64(self.batch.len()));
-        self.supply(Supply::None(Limit::Allocation))
     }
 
     /// Takes a block, if it can be had and the device can be told of its pages; returns whether.
@@ -258,10 +286,10 @@ impl Source {
     }
 
     /// Takes up to `max` single pages of which the device can be told; returns how many.
-    fn take_singles(&mut self, max: usize) -> usize {
+    fn take_singles(&mut self, max: usize, effort: Effort) -> usize {
         let had = self.batch.len();
 
-        balloon_page::alloc_singles(max, &mut self.batch);
+        balloon_page::alloc_singles(max, effort, &mut self.batch);
         let usable = |pages: &[BalloonPage]| pages.iter().all(is_addressable);
         if !self.batch.get(had..).is_some_and(usable) {
             self.batch.retain(|page| is_addressable(page));
@@ -313,11 +341,15 @@ impl<'a> Engine<'a> {
         let Some(supply) = supply else {
             return Next::Wait(None);
         };
-        match supply {
-            Supply::Some => source.relax(),
-            Supply::Searching => return Next::Step,
+        let next = match supply {
+            Supply::Some | Supply::Searching => Next::Step,
+            Supply::Last | Supply::Reclaiming => Next::Wait(Some(RECLAIM_MS.0)),
             Supply::None(limit) => return self.go_without(source, limit, held, target),
+        };
+        if source.batch.is_empty() {
+            return next;
         }
+        source.relax();
 
         let mut st = self.state.lock();
         if st.phase == Phase::Running && !st.dead && !self.shared.must_be_empty() {
@@ -327,7 +359,7 @@ impl<'a> Engine<'a> {
         drop(st);
         // Empty, unless the world changed while we were allocating: then the pages go back.
         balloon_page::free_all(&mut source.batch);
-        Next::Step
+        next
     }
 
     /// Size of the guest's memory if `held` pages of it are in the balloon.
