@@ -42,6 +42,9 @@ pub(crate) struct Suppression {
 impl Suppression {
     const OPEN: u32 = 1 << 16;
 
+    /// Half of the way round for an index of a split ring.
+    const FAR: u16 = 1 << 15;
+
     /// For a new queue; `masked` when the driver has no callback.
     pub(crate) fn new(event: bool, masked: bool) -> Self {
         Self {
@@ -130,8 +133,10 @@ impl Suppression {
     pub(crate) fn disable_split(&self, mem: &impl SplitMemory) {
         if self.mask() {
             if self.event {
-                // An event that has gone by comes round only after 65536 more buffers.
-                mem.set_used_event(self.position().wrapping_sub(1));
+                // As far away as can be. The device compares it with where it was when it last
+                // looked, which may be before what was taken already: an event just gone by is in
+                // a batch that it has not signalled yet, and asks for one more notification.
+                mem.set_used_event(self.position().wrapping_add(Self::FAR));
             } else {
                 mem.set_avail_flags(split_flags::NO_INTERRUPT);
             }
