@@ -257,10 +257,10 @@ fn new_slots(
     mapper: &Mapper,
     features: &Features,
     size: u16,
-) -> Result<Slots<KVec<Slot>, KVec<Mapped>>> {
-    let slots = KVec::from_elem(Slot::FREE, size.into(), GFP_KERNEL)?;
+) -> Result<Slots<KVVec<Slot>, KVVec<Mapped>>> {
+    let slots = KVVec::from_elem(Slot::FREE, size.into(), GFP_KERNEL)?;
     let maps = if mapper.uses_api() { size } else { 0 };
-    let maps = KVec::from_elem(Mapped::NONE, maps.into(), GFP_KERNEL)?;
+    let maps = KVVec::from_elem(Mapped::NONE, maps.into(), GFP_KERNEL)?;
     Ok(Slots::new(slots, maps, features.in_order))
 }
 

@@ -122,7 +122,7 @@ exported_for_queues! {
         gfp: gfp_t,
     ) -> c_int {
         // SAFETY: By the contract of the function.
-        let lists = unsafe { Lists::new(sgs, (out_sgs, in_sgs), Lists::UNKNOWN, false, 0) };
+        let lists = unsafe { Lists::uncounted(sgs, (out_sgs, in_sgs)) };
         status(queue.add(&lists, data, null_mut(), gfp))
     }
 

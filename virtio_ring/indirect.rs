@@ -172,9 +172,15 @@ pub(crate) const fn class_bytes(class: usize) -> usize {
 /// How much memory a queue of `size` descriptors keeps in tables that are not in use, in bytes.
 ///
 /// A full queue of small requests needs no more; large ones beyond it are allocated and freed as
-/// they come.
+/// they come. Of a large queue only a part is kept, so that a burst does not cost memory for ever.
 pub(crate) const fn idle_limit(size: u16) -> u32 {
-    size as u32 * 256
+    const MOST: u32 = 64 << 10;
+    let wanted = size as u32 * 256;
+    if wanted < MOST {
+        wanted
+    } else {
+        MOST
+    }
 }
 
 #[cfg(test)]

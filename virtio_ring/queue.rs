@@ -61,10 +61,10 @@ use kernel::{
 };
 
 /// A split ring as the kernel keeps it.
-pub(crate) type SplitState = Split<KVec<Slot>, KVec<Mapped>>;
+pub(crate) type SplitState = Split<KVVec<Slot>, KVVec<Mapped>>;
 
 /// A packed ring as the kernel keeps it.
-pub(crate) type PackedState = Packed<KVec<Slot>, KVec<Mapped>>;
+pub(crate) type PackedState = Packed<KVVec<Slot>, KVVec<Mapped>>;
 
 /// The function of a transport that notifies the device; false when that failed.
 pub(crate) type Notify = unsafe extern "C" fn(*mut virtqueue) -> bool;

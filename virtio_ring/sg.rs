@@ -87,7 +87,7 @@ pub(crate) struct Lists {
 
 impl Lists {
     /// For `total` when nobody has counted the entries.
-    pub(crate) const UNKNOWN: u32 = u32::MAX;
+    const UNKNOWN: u32 = u32::MAX;
 
     /// `total` entries in `out` lists for the device to read, then `inward` ones to write.
     ///
@@ -111,6 +111,27 @@ impl Lists {
             premapped,
             attrs,
         }
+    }
+
+    /// As [`Self::new`], when nobody has counted the entries; a single list of one entry says that
+    /// it is one.
+    ///
+    /// # Safety
+    ///
+    /// As the type invariant says.
+    #[inline(always)]
+    pub(crate) unsafe fn uncounted(lists: *const *mut scatterlist, parts: (u32, u32)) -> Self {
+        // SAFETY: By the safety requirements.
+        let mut made = unsafe { Self::new(lists, parts, Self::UNKNOWN, false, 0) };
+        if made.all == 1 {
+            // SAFETY: By the safety requirements there is one list.
+            let first = unsafe { *lists };
+            // SAFETY: By the safety requirements; a list may be empty.
+            if unsafe { first.as_ref() }.is_some_and(|sg| sg.page_link & END != 0) {
+                made.total = 1;
+            }
+        }
+        made
     }
 
     /// Number of entries.

@@ -116,7 +116,7 @@ impl Queue {
     fn give(
         &self,
         used: &Used,
-        slots: &Slots<KVec<Slot>, KVec<Mapped>>,
+        slots: &Slots<KVVec<Slot>, KVVec<Mapped>>,
         wanted: Wanted<'_>,
     ) -> *mut c_void {
         *wanted.len = used.len;
@@ -152,7 +152,7 @@ impl Queue {
 
     /// Unmaps a buffer that has come back, keeps its table; returns the token.
     #[inline(always)]
-    fn finish(&self, used: &Used, slots: &Slots<KVec<Slot>, KVec<Mapped>>) -> *mut c_void {
+    fn finish(&self, used: &Used, slots: &Slots<KVVec<Slot>, KVVec<Mapped>>) -> *mut c_void {
         self.set_free(slots.free());
         let slot = &used.slot;
         if slot.indirect {
@@ -175,7 +175,7 @@ impl Queue {
     }
 
     #[inline(never)]
-    fn unmap_chain(&self, head: u16, count: u16, slots: &Slots<KVec<Slot>, KVec<Mapped>>) {
+    fn unmap_chain(&self, head: u16, count: u16, slots: &Slots<KVVec<Slot>, KVVec<Mapped>>) {
         slots.mappings(head, count, |mapped| {
             // SAFETY: `add` has mapped it; the device is done with the buffer, which goes to its
             // driver.

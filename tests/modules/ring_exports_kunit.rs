@@ -290,6 +290,48 @@ mod tests {
         Ok(())
     }
 
+    /// A table for one entry would be one access more for the device.
+    #[test]
+    fn one_entry_takes_no_table() -> Result {
+        let device = Device::new(VERSION_1 | INDIRECT, null_mut())?;
+        let vq = device.queue(16, books::map())?;
+        // SAFETY: The queue is a split one.
+        let ring = unsafe { Ring::of(vq) };
+        let memory = Memory::new()?;
+        for (number, (out, inward, flags)) in (1u16..).zip([(1, 0, 0), (0, 1, 2)]) {
+            // A queue that has had a table has one to offer.
+            let first = 2 * number - 1;
+            let mut two = [memory.list(), memory.list()];
+            assert_eq!(add_two(vq, &mut two, token(1)), 0);
+            let head = ring.avail(1 + usize::from(first));
+            assert_eq!(ring.desc(head).2, 4);
+            ring.use_buffer(first, head, 0);
+            assert_eq!(get(vq).0, token(1));
+
+            let mut list = memory.list();
+            let mut lists = [&raw mut list];
+            // SAFETY: The list has one entry, the queue is live.
+            let added = unsafe {
+                bindings::virtqueue_add_sgs(
+                    vq,
+                    lists.as_mut_ptr(),
+                    out,
+                    inward,
+                    token(2),
+                    bindings::GFP_KERNEL,
+                )
+            };
+            assert_eq!(added, 0);
+            let head = ring.avail(2 + usize::from(first));
+            let found = ring.desc(head);
+            assert_eq!(found, (virt_to_phys(memory.as_ptr()), Memory::SIZE, flags));
+            ring.use_buffer(first + 1, head, 0);
+            assert_eq!(get(vq).0, token(2));
+        }
+        delete(vq);
+        Ok(())
+    }
+
     #[test]
     fn packed_mapped_by_the_transport() -> Result {
         let memory = Memory::new()?;
