@@ -35,17 +35,23 @@ class Disk:
     """Requests that are made: how many pages each has."""
 
 
-SPLIT, PACKED, DIRECT = "split", "packed", "split, no indirect"
+SPLIT, PACKED, DIRECT, PACKED_DIRECT = "split", "packed", "split, no indirect", "packed, no indirect"
 DMA, SMALL, LARGE = "split, iommu_platform", "split, 16", "split, 1024"
 DISKS = (
-    Disk(SPLIT, "", (1, 32)), Disk(PACKED, "packed=on", (1, 32)), Disk(DIRECT, "indirect_desc=off"), Disk(DMA, "iommu_platform=on", (1, 32)),
+    Disk(SPLIT, "", (1, 32)), Disk(PACKED, "packed=on", (1, 32)), Disk(DIRECT, "indirect_desc=off"), Disk(PACKED_DIRECT, "packed=on,indirect_desc=off"), Disk(DMA, "iommu_platform=on", (1, 32)),
     Disk(SMALL, "queue-size=16"), Disk(LARGE, "queue-size=1024"),
 )
 NETS = {SPLIT: "", PACKED: "packed=on"}
+SMALL_FRAME, LARGE_FRAME = 64, 1400
 REQUESTS = {1: (200, 2200), 32: (50, 550)}
 """Two numbers of requests: what one costs is the difference of two runs by the difference of their numbers."""
 
 DATAGRAMS = (200, 2200)
+FRAMES = {SMALL_FRAME: DATAGRAMS, LARGE_FRAME: (1000, 9000)}
+"""Two numbers of datagrams, by the bytes of their frames; more where interrupts are counted, since few come."""
+
+INTERRUPTS = "awk '/virtio[0-9]*-output/ { for (i = 2; i < NF; i++) if ($i ~ /^[0-9]+$/) sum += $i } END { print sum + 0 }' /proc/interrupts"
+"""Counts the interrupts of queues that send."""
 
 QUEUES = {SPLIT: 1 << 28, PACKED: 1 << 28 | 1 << 34, DMA: 1 << 28 | 1 << 33}
 """The features of queues whose memory is measured, by their bits."""
@@ -83,11 +89,14 @@ def _rows(c: Samples, rust: Samples) -> list[Row]:
     return [
         *(row(f"4 KiB read, {disk}", f"{disk}, 1: path", 0.92) for disk in (SPLIT, PACKED)),
         *(Row(f"of it virtio modules and ring's allocations, {disk}", "instructions", modules(c, disk), modules(rust, disk), 0.7) for disk in (SPLIT, PACKED)),
-        row(f"4 KiB read, {DIRECT}", f"{DIRECT}, 1: path"),
+        *(row(f"4 KiB read, {disk}", f"{disk}, 1: path", 1.0) for disk in (DIRECT, PACKED_DIRECT)),
+        *(row(f"of it virtio modules, {disk}", f"{disk}, 1: modules", 1.0) for disk in (DIRECT, PACKED_DIRECT)),
         *(row(f"128 KiB in 32 pieces, {disk}", f"{disk}, 32: path", 0.97) for disk in (SPLIT, PACKED)),
         row(f"4 KiB read, {DMA}", f"{DMA}, 1: path", 0.9),
         row(f"128 KiB in 32 pieces, {DMA}", f"{DMA}, 32: path", 0.9),
-        *(row(f"datagram in 64 bytes sent, {net}", f"{net}: sent", 0.98) for net in NETS),
+        *(row(f"datagram in 64 bytes sent, {net}", f"{net}, {SMALL_FRAME}: sent", 0.98) for net in NETS),
+        *(row(f"datagram in 1400 bytes sent, {net}", f"{net}, {LARGE_FRAME}: sent", 1.0) for net in NETS),
+        *(row(f"interrupts for it, {net}", f"{net}, {LARGE_FRAME}: interrupts", 1.0, "1") for net in NETS),
         Row("allocations per request", "1", allocations(c), allocations(rust), 0, absolute=True),
         Row("virtio_ring at queue size 1024 against 16", "x", growth(c), growth(rust), 1.05, absolute=True),
         *(row(f"memory of a queue of 256, {queue}", f"{queue}: idle", unit="bytes") for queue in QUEUES),
@@ -145,12 +154,17 @@ class Bench:
                 f"ip link set eth{number} up; ip addr flush dev eth{number}; ip addr add 10.0.{number}.1/24 dev eth{number}; "
                 f"arp -s 10.0.{number}.2 52:54:00:ff:ff:0{number}"
             )
-            guest.run(f"ringload send 10.0.{number}.2:9 100")
-            spent, sent = self._difference(guest, f"ringload send 10.0.{number}.2:9", *DATAGRAMS)
-            functions = symbols.functions(spent)
-            self._samples[f"{net}: sent"].append(path(functions) / sent)
-            if self._profile and keep:
-                self._profile.add(f"{self._ring}: sent, {net}", spent, sent, symbols)
+            for size, counts in FRAMES.items():
+                command = f"ringload send 10.0.{number}.2:9 {size}"
+                guest.run(f"{command} 100")
+                before = int(guest.run(INTERRUPTS).out)
+                spent, sent = self._difference(guest, command, *counts)
+                interrupts = int(guest.run(INTERRUPTS).out) - before
+                name = f"{net}, {size}"
+                self._samples[f"{name}: sent"].append(path(symbols.functions(spent)) / sent)
+                self._samples[f"{name}: interrupts"].append(interrupts / sum(counts))
+                if self._profile and keep:
+                    self._profile.add(f"{self._ring}: sent, {name}", spent, sent, symbols)
 
     def _memory(self, guest: Guest) -> None:
         for queue, features in QUEUES.items():

@@ -3,8 +3,8 @@
 //! Makes a device work, one request after the other.
 //!
 //! Usage: `ringload read DEVICE PIECES COUNT` reads PIECES scattered pages of 4 KiB from the
-//! beginning of a disk, past the page cache; `ringload send ADDRESS COUNT` sends datagrams of 64
-//! bytes of Ethernet frame to an address and port.
+//! beginning of a disk, past the page cache; `ringload send ADDRESS [BYTES] COUNT` sends datagrams
+//! of so many bytes of Ethernet frame, or 64, to an address and port.
 
 #[path = "common/direct.rs"]
 mod direct;
@@ -19,8 +19,8 @@ use std::{
     os::{fd::AsRawFd, unix::fs::OpenOptionsExt}, //
 };
 
-/// What is left of 64 bytes behind the headers of Ethernet, IP and UDP.
-const PAYLOAD: usize = 64 - 14 - 20 - 8;
+/// The headers of Ethernet, IP and UDP in bytes.
+const HEADERS: usize = 14 + 20 + 8;
 
 /// Two pages of which the first is used, so that no two pieces are adjacent.
 #[repr(align(4096))]
@@ -61,11 +61,12 @@ fn read(path: &str, count: usize, times: usize) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn send(address: &str, times: usize) -> Result<(), Box<dyn Error>> {
+fn send(address: &str, bytes: usize, times: usize) -> Result<(), Box<dyn Error>> {
     let socket = UdpSocket::bind("0.0.0.0:0")?;
     socket.connect(address)?;
+    let payload = vec![0x5a; bytes.checked_sub(HEADERS).ok_or("too few bytes")?];
     for _ in 0..times {
-        socket.send(&[0x5a; PAYLOAD])?;
+        socket.send(&payload)?;
     }
     Ok(())
 }
@@ -79,7 +80,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .as_slice()
     {
         ["read", path, count, times] => read(path, count.parse()?, times.parse()?),
-        ["send", address, times] => send(address, times.parse()?),
-        _ => Err("usage: ringload read DEVICE PIECES COUNT | send ADDRESS COUNT".into()),
+        ["send", address, times] => send(address, 64, times.parse()?),
+        ["send", address, bytes, times] => send(address, bytes.parse()?, times.parse()?),
+        _ => Err("usage: ringload read DEVICE PIECES COUNT | send ADDRESS [BYTES] COUNT".into()),
     }
 }
