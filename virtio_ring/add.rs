@@ -193,7 +193,10 @@ impl Queue {
                 self.put_back(table);
                 return Ok(false);
             };
-            let piece = self.show(&table, content);
+            let Ok(piece) = self.show(&mut table, content) else {
+                self.put_back(table);
+                return Err(ENOMEM);
+            };
             (piece, content.writable, table.into_buffer(token))
         } else if self.mapper.uses_api() {
             return Ok(false);
@@ -241,18 +244,40 @@ impl Queue {
             Ok(Some(content)) => content,
             unfilled => {
                 self.put_back(table);
+                if unfilled.is_err() {
+                    self.give_up_idle();
+                }
                 return unfilled.map(|_| false);
             }
         };
-        let piece = self.show(&table, content);
+        let piece = match self.show(&mut table, content) {
+            Ok(piece) => piece,
+            Err(error) => {
+                self.put_back(table);
+                self.give_up_idle();
+                return Err(error);
+            }
+        };
         state.add_one(view, &piece, content.writable, table.into_buffer(token));
         self.added(state.free(), state.next_avail());
         Ok(true)
     }
 
+    /// Frees the tables that are idle, whose bounce buffers others need.
+    #[cold]
+    #[inline(never)]
+    fn give_up_idle(&self) {
+        // SAFETY: Callers serialise.
+        unsafe { &mut *self.pool() }.clear(&self.mapper);
+    }
+
     /// Shows a table to the device; returns what to put into the ring.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM` when the table could not be mapped.
     #[inline(always)]
-    fn show(&self, table: &Table, content: Content) -> Piece {
+    fn show(&self, table: &mut Table, content: Content) -> Result<Piece> {
         let count = content.count.get();
         // SAFETY: Callers serialise.
         unsafe { &mut *self.pool() }.likely_held(table, count);

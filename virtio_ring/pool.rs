@@ -60,31 +60,38 @@ const DESC: usize = 16;
 struct Header {
     /// In a pool: the next one of the same class.
     next: *mut Header,
-    /// Address of the descriptors for the device.
+    /// Address of the descriptors for the device, once they are mapped.
     addr: u64,
+    /// How many bytes of descriptors are mapped.
+    bytes_mapped: u32,
     /// Number of descriptors there is room for.
     capacity: u16,
     /// Number of mappings of the buffer.
     mapped: u16,
     /// Buffers of no more descriptors than that fit into a smaller table.
     smaller: u16,
-    /// Size of the allocation in bytes.
+    /// What the table takes of the room for idle ones, in bytes.
     bytes: u32,
-    /// Size class; [`CLASSES`] if it is not kept: it is larger than any, or to be synchronised.
+    /// Size class; [`CLASSES`] if it is not kept: it is larger than any.
     class: u8,
-    /// Whether the device sees changes only after they were synchronised.
-    sync: bool,
+    /// What has to be done before the device sees the descriptors.
+    access: Access,
 }
 
-impl Header {
-    #[cold]
-    #[inline(never)]
-    fn sync(&self, bytes: u32, mapper: &Mapper) {
-        // CAST: Widening.
-        // SAFETY: The table is mapped so.
-        unsafe { mapper.sync(Side::Device, self.addr, bytes as usize, TO_DEVICE) };
-    }
+/// What has to be done before the device sees the descriptors of a table.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Access {
+    /// Nothing: the device sees what the CPU sees.
+    Direct,
+    /// They are synchronised after each change.
+    Sync,
+    /// They are mapped, which shows them as they are.
+    Unmapped,
 }
+
+/// What an idle table that has to be synchronised takes of the room for idle ones in bytes: as it
+/// is most likely in a bounce buffer, of which there are few, a queue keeps 8 at most.
+const SCARCE: u32 = 8 << 10;
 
 /// An indirect table.
 ///
@@ -200,19 +207,60 @@ impl Table {
     }
 
     /// Shows the first `count` descriptors to the device; returns what to put into the ring.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM` when they could not be mapped; then the buffer is unmapped.
     #[inline(always)]
-    pub(crate) fn show(&self, count: u16, mapper: &Mapper) -> Piece {
-        let header = self.header();
+    pub(crate) fn show(&mut self, count: u16, mapper: &Mapper) -> Result<Piece> {
         let bytes = u32::from(count).wrapping_mul(16);
-        if header.sync {
-            header.sync(bytes, mapper);
+        if self.header().access != Access::Direct {
+            self.prepare(bytes, mapper)?;
         }
-        Piece {
-            addr: header.addr,
+        Ok(Piece {
+            addr: self.header().addr,
             len: bytes,
             flags: desc::INDIRECT,
             mapped: false,
+        })
+    }
+
+    /// Does what [`Access`] says for the first `bytes` bytes of the descriptors.
+    #[cold]
+    #[inline(never)]
+    fn prepare(&mut self, bytes: u32, mapper: &Mapper) -> Result {
+        let header = self.header();
+        if header.access == Access::Sync {
+            // CAST: Widening.
+            // SAFETY: The table is mapped so.
+            unsafe { mapper.sync(Side::Device, header.addr, bytes as usize, TO_DEVICE) };
+            return Ok(());
         }
+        // All of a table that is kept, since the next buffer may be larger.
+        let bytes = if usize::from(header.class) < CLASSES {
+            u32::from(header.capacity).wrapping_mul(16)
+        } else {
+            bytes
+        };
+        // CAST: Widening.
+        let size = bytes as usize;
+        // SAFETY: The memory stays valid until `free` has unmapped it.
+        let addr = unsafe { mapper.map_single(self.descs().cast(), size, TO_DEVICE, 0) };
+        if addr == ERROR {
+            // SAFETY: `fill` has mapped the buffer; the device has not seen it.
+            unsafe { self.unmap(mapper, SKIP_CPU_SYNC) };
+            return Err(ENOMEM);
+        }
+        // SAFETY: By the type invariant.
+        let header = unsafe { self.0.as_mut() };
+        header.addr = addr;
+        header.bytes_mapped = bytes;
+        header.access = Access::Direct;
+        if mapper.needs_sync(addr) {
+            header.access = Access::Sync;
+            header.bytes = header.bytes.max(SCARCE);
+        }
+        Ok(())
     }
 
     /// Unmaps what [`Self::fill`] has mapped; `attrs` as for [`Mapper::unmap`].
@@ -354,7 +402,7 @@ fn capacity_of(bytes: usize, mapper: &Mapper) -> u16 {
     (bytes.wrapping_sub(size_of::<Header>()) / each(mapper)) as u16
 }
 
-/// Allocates and maps a table of a class, or for exactly `count` descriptors if there is none.
+/// Allocates a table of a class, or for exactly `count` descriptors if there is none.
 #[cold]
 #[inline(never)]
 fn allocate(
@@ -376,6 +424,7 @@ fn allocate(
     let header = Header {
         next: null_mut(),
         addr: 0,
+        bytes_mapped: 0,
         capacity,
         mapped: 0,
         smaller,
@@ -383,30 +432,13 @@ fn allocate(
         bytes: bytes as u32,
         // CAST: At most `CLASSES`.
         class: class.unwrap_or(CLASSES) as u8,
-        sync: false,
+        access: Access::Unmapped,
     };
     let memory = memory.cast::<Header>();
     // SAFETY: It is large enough; allocations of these sizes are aligned to 16 bytes at least.
     unsafe { memory.write(header) };
     // INVARIANT: As allocated, and all of it is zero but the header.
-    let mut table = Table(memory);
-    let size = usize::from(capacity).wrapping_mul(DESC);
-    // SAFETY: The memory stays valid until `free` has unmapped it.
-    let addr = unsafe { mapper.map_single(table.descs().cast(), size, TO_DEVICE, 0) };
-    if addr == ERROR {
-        // SAFETY: It was allocated above, and nothing knows of it.
-        unsafe { bindings::kfree(memory.as_ptr().cast()) };
-        return None;
-    }
-    // SAFETY: By the type invariant.
-    let header = unsafe { table.0.as_mut() };
-    header.addr = addr;
-    if mapper.needs_sync(addr) {
-        header.sync = true;
-        // CAST: It is small.
-        header.class = CLASSES as u8;
-    }
-    Some(table)
+    Some(Table(memory))
 }
 
 /// Unmaps and frees a table that the device is done with.
@@ -414,9 +446,10 @@ fn allocate(
 #[inline(never)]
 pub(super) fn free(table: Table, mapper: &Mapper) {
     let header = table.header();
-    if mapper.uses_api() {
-        let size = usize::from(header.capacity).wrapping_mul(DESC);
-        // SAFETY: `allocate` has mapped it so; the device is done with its buffer, and has written
+    if mapper.uses_api() && header.bytes_mapped != 0 {
+        // CAST: Widening.
+        let size = header.bytes_mapped as usize;
+        // SAFETY: `show` has mapped it so; the device is done with its buffer, and has written
         // nothing that the CPU would have to see.
         unsafe { mapper.unmap_page(header.addr, size, TO_DEVICE, SKIP_CPU_SYNC) };
     }
