@@ -14,6 +14,7 @@ from lab.guest import PAGES_PER_MIB, SWAP_DEVICE, Guest, Mark, facts
 from lab.guest.guest import Driver
 from lab.guest.pmtimes import PREPARE, Callback, callbacks, total_usecs
 
+from . import policy
 from .profile import CountedGuest, Profile, Symbols
 from .results import Row, Samples, Say
 
@@ -27,6 +28,7 @@ SEEDS = 2
 INFLATED, DEFLATED, RETURNED = "per inflated page", "per deflated page", "per page returned after restore"
 TRAFFIC, WALL, CPU, SLEEP, SLEEP_EMPTY = "traffic", "wall", "cpu", "sleep", "sleep, empty"
 BLOCKS, FRAGMENTS_WALL, FRAGMENTS_CPU = "blocks", "wall, fragments", "cpu, fragments"
+SWAP_WALL = "wall, swap"
 FREEZE, THAW, POWEROFF, RESTORE = "freeze", "thaw", "poweroff", "restore"
 
 FRAGMENT_MIB, FRAGMENT_KEEP = 1740, 30
@@ -35,7 +37,7 @@ FRAGMENT_MIB, FRAGMENT_KEEP = 1740, 30
 TRACED = ("virtio_balloon_get_config", "virtio_notify")
 """Trace events beside those every guest has: the driver reads the configuration, the device interrupts."""
 
-PARTS = ("pages", "sleep", "clock", "fragments")
+PARTS = ("pages", "sleep", "clock", "fragments", "swap")
 """Parts of the bench that can be run alone."""
 
 
@@ -47,6 +49,8 @@ def measure(kernel: str, parts: Collection[str], say: Say, profile: Profile | No
             counted(driver, kernel, parts, found, lambda text: say(f"{driver:<4}  {text}"), profile)
     if {"clock", "fragments"} & set(parts):
         _timed(kernel, parts, samples, say)
+    if "swap" in parts:
+        policy.measure(kernel, samples, SWAP_WALL, say)
     return [row for row in _rows(samples["c"], samples["rust"]) if row.c]
 
 
@@ -67,6 +71,7 @@ def _rows(c: Samples, rust: Samples) -> list[Row]:
         row("free 2 MiB blocks after inflating and deflating half of a fragmented 2 GiB", "1", BLOCKS, 1.5, more_is_better=True),
         row("wall time, inflate half of a fragmented 2 GiB", "s", FRAGMENTS_WALL, typical=min),
         row("CPU time of QEMU meanwhile, fragmented", "s", FRAGMENTS_CPU, typical=min),
+        row(f"wall time, inflate {policy.TARGET_MIB} of {policy.MEMORY_MIB} MiB with {policy.HOG_MIB} MiB to swap out", "s", SWAP_WALL, 1.5),
         Row("freeze + thaw + poweroff for 1 GiB in the balloon", "us of 1000 instructions", more(c), more(rust), 0.001),
         row("the whole freeze + thaw + poweroff with 1 GiB", "us of 1000 instructions", SLEEP),
         row("the whole freeze + thaw + poweroff, empty balloon", "us of 1000 instructions", SLEEP_EMPTY),

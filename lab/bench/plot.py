@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -34,5 +34,20 @@ def draw(rows: Sequence[Row], title: str, path: Path) -> None:
     axes.invert_yaxis()
     axes.set_xlabel("Rust by C; black: target, dashed: as much as C")
     axes.set_title(title, loc="left")
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def curves(panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], x: str, y: str, path: Path) -> None:
+    """Writes named curves of points beside each other, one panel for each title."""
+    plt.rcParams.update({"font.size": 10, "svg.fonttype": "none", "axes.spines.top": False, "axes.spines.right": False})
+    figure, all_axes = plt.subplots(ncols=len(panels), figsize=(6.5 * len(panels), 4), sharey=True, squeeze=False, layout="constrained")
+    for axes, (title, found) in zip(all_axes[0], panels.items()):
+        for name, points in found.items():
+            axes.plot(*zip(*points), label=name, linewidth=2)
+        axes.set_title(title, loc="left", fontsize=9)
+        axes.set_xlabel(x)
+    all_axes[0][0].set_ylabel(y)
+    all_axes[0][0].legend(frameon=False)
     figure.savefig(path)
     plt.close(figure)
