@@ -8,6 +8,13 @@
 
 use super::irq_handler::RawHandler;
 
+#[cfg(CONFIG_SMP)]
+use kernel::bindings::__irq_apply_affinity_hint;
+#[cfg(CONFIG_PCI_MSI)]
+use kernel::bindings::{
+    pci_alloc_irq_vectors_affinity,
+    pci_irq_get_affinity, //
+};
 use kernel::{
     bindings,
     cpumask::{
@@ -21,6 +28,63 @@ use kernel::{
     str::CString,
     sync::Arc, //
 };
+
+#[cfg(not(CONFIG_PCI_MSI))]
+use no_msi::*;
+#[cfg(not(CONFIG_SMP))]
+use one_cpu::*;
+
+/// The functions of the C header for a kernel without MSI: there are no vectors.
+#[cfg(not(CONFIG_PCI_MSI))]
+mod no_msi {
+    use kernel::{
+        bindings,
+        prelude::*, //
+    };
+
+    /// # Safety
+    ///
+    /// None is needed: it does nothing with what it is given.
+    pub(super) unsafe fn pci_alloc_irq_vectors_affinity(
+        _dev: *mut bindings::pci_dev,
+        _min: u32,
+        _max: u32,
+        _flags: u32,
+        _affinity: *mut bindings::irq_affinity,
+    ) -> c_int {
+        ENOSPC.to_errno()
+    }
+
+    /// # Safety
+    ///
+    /// None is needed: it does nothing with what it is given.
+    pub(super) unsafe fn pci_irq_get_affinity(
+        _dev: *mut bindings::pci_dev,
+        _vector: c_int,
+    ) -> *const bindings::cpumask {
+        core::ptr::null()
+    }
+}
+
+/// The functions of the C header for a kernel for one CPU: no interrupt can be moved.
+#[cfg(not(CONFIG_SMP))]
+mod one_cpu {
+    use kernel::{
+        bindings,
+        prelude::*, //
+    };
+
+    /// # Safety
+    ///
+    /// None is needed: it does nothing with what it is given.
+    pub(super) unsafe fn __irq_apply_affinity_hint(
+        _irq: u32,
+        _mask: *const bindings::cpumask,
+        _move_it: bool,
+    ) -> c_int {
+        EINVAL.to_errno()
+    }
+}
 
 /// MSI-X vectors of a device, until this is dropped.
 ///
@@ -55,9 +119,8 @@ impl<'a> Vectors<'a> {
             None => core::ptr::null_mut(),
         };
         // SAFETY: The device is bound, and `affinity` null or a valid description.
-        let allocated = unsafe {
-            bindings::pci_alloc_irq_vectors_affinity(raw(dev), count, count, flags, affinity)
-        };
+        let allocated =
+            unsafe { pci_alloc_irq_vectors_affinity(raw(dev), count, count, flags, affinity) };
 
         to_result(allocated)?;
         // INVARIANT: Allocated just now. If there is no memory, dropping it frees them.
@@ -81,7 +144,7 @@ impl<'a> Vectors<'a> {
     /// long as the vectors.
     pub fn affinity(&self, vector: u16) -> *const Cpumask {
         // SAFETY: The device is bound.
-        let mask = unsafe { bindings::pci_irq_get_affinity(raw(self.0), vector.into()) };
+        let mask = unsafe { pci_irq_get_affinity(raw(self.0), vector.into()) };
 
         // CAST: A transparent wrapper.
         mask.cast()
@@ -219,7 +282,7 @@ impl<'a, H: RawHandler> Registration<'a, H> {
         };
 
         // SAFETY: The interrupt was requested. The mask stays until another one replaces it.
-        unsafe { bindings::__irq_apply_affinity_hint(self.irq, mask, hint.is_some()) };
+        unsafe { __irq_apply_affinity_hint(self.irq, mask, hint.is_some()) };
         self.hint = hint;
         Ok(())
     }
@@ -229,7 +292,7 @@ impl<H: RawHandler> Drop for Registration<'_, H> {
     fn drop(&mut self) {
         if self.hint.is_some() {
             // SAFETY: The interrupt was requested.
-            unsafe { bindings::__irq_apply_affinity_hint(self.irq, core::ptr::null(), false) };
+            unsafe { __irq_apply_affinity_hint(self.irq, core::ptr::null(), false) };
         }
         // SAFETY: By the type invariant; waits for calls of the handler.
         unsafe { bindings::free_irq(self.irq, self.handler.argument()) };

@@ -100,8 +100,12 @@ impl Current {
     ///
     /// To be called from the function that [`Thread::new`] was given, whose value it returns.
     pub unsafe fn enter(body: impl FnOnce(&Self)) -> c_int {
+        // A kernel without a freezer freezes no thread.
+        #[cfg(CONFIG_FREEZER)]
         // SAFETY: Affects and may freeze the calling thread, which has nothing locked yet.
-        unsafe { bindings::set_freezable() };
+        unsafe {
+            bindings::set_freezable()
+        };
         body(&Self(PhantomData));
         0
     }

@@ -5,6 +5,11 @@
 //! C headers: `include/linux/notifier.h`, `include/linux/oom.h`, `include/linux/suspend.h`.
 
 use crate::virtio::bindings;
+#[cfg(CONFIG_PM_SLEEP)]
+use crate::virtio::bindings::{
+    register_pm_notifier,
+    unregister_pm_notifier, //
+};
 
 use core::marker::{
     PhantomData,
@@ -15,6 +20,32 @@ use kernel::{
     prelude::*,
     types::Opaque, //
 };
+
+#[cfg(not(CONFIG_PM_SLEEP))]
+use no_sleep::*;
+
+/// The functions of the C header for a kernel that does not sleep: nobody is told anything.
+#[cfg(not(CONFIG_PM_SLEEP))]
+mod no_sleep {
+    use super::{
+        bindings::notifier_block,
+        c_int, //
+    };
+
+    /// # Safety
+    ///
+    /// None is needed: it does nothing with what it is given.
+    pub(super) unsafe fn register_pm_notifier(_block: *mut notifier_block) -> c_int {
+        0
+    }
+
+    /// # Safety
+    ///
+    /// None is needed: it does nothing with what it is given.
+    pub(super) unsafe fn unregister_pm_notifier(_block: *mut notifier_block) -> c_int {
+        0
+    }
+}
 
 /// Gets told when memory is short, before a process is killed.
 pub trait OomHandler: Send + Sync {
@@ -109,12 +140,12 @@ pub struct Pm;
 unsafe impl<T: PmHandler> Chain<T> for Pm {
     unsafe fn register(block: *mut bindings::notifier_block) -> c_int {
         // SAFETY: By the requirements of this function.
-        unsafe { bindings::register_pm_notifier(block) }
+        unsafe { register_pm_notifier(block) }
     }
 
     unsafe fn unregister(block: *mut bindings::notifier_block) {
         // SAFETY: By the requirements of this function.
-        unsafe { bindings::unregister_pm_notifier(block) };
+        unsafe { unregister_pm_notifier(block) };
     }
 
     unsafe fn call(handler: &T, action: c_ulong, _data: *mut c_void) {

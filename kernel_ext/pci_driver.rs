@@ -13,7 +13,6 @@ use core::{
 };
 use kernel::{
     bindings,
-    container_of,
     device::{
         Bound,
         BoundInternal, //
@@ -26,9 +25,9 @@ use kernel::{
     ThisModule, //
 };
 
-/// A PCI driver with more callbacks. While one of them runs the device is locked, so none runs in
-/// parallel with another, nor with probe and unbind.
-pub trait FullDriver: pci::Driver {
+/// A PCI driver whose devices sleep when the system does. The device is locked in each callback.
+#[cfg(CONFIG_PM_SLEEP)]
+pub trait SleepDriver: pci::Driver {
     /// The machine is about to be suspended.
     ///
     /// # Errors
@@ -72,7 +71,18 @@ pub trait FullDriver: pci::Driver {
     ///
     /// As for [`Self::suspend`].
     fn restore(dev: &pci::Device<Bound>, data: Pin<&Self::Data<'_>>) -> Result;
+}
 
+/// A PCI driver on a kernel that does not sleep.
+#[cfg(not(CONFIG_PM_SLEEP))]
+pub trait SleepDriver: pci::Driver {}
+
+#[cfg(not(CONFIG_PM_SLEEP))]
+impl<T: pci::Driver> SleepDriver for T {}
+
+/// A PCI driver with more callbacks. While one of them runs the device is locked, so none runs in
+/// parallel with another, nor with probe and unbind.
+pub trait FullDriver: SleepDriver {
     /// The PCI core is about to reset the device.
     ///
     /// # Context
@@ -142,8 +152,8 @@ unsafe impl<T: FullDriver> driver::RegistrationOps for Adapter<T> {
     }
 }
 
+#[cfg(CONFIG_PM_SLEEP)]
 impl<T: FullDriver> Adapter<T> {
-    #[cfg(CONFIG_PM_SLEEP)]
     const PM: bindings::dev_pm_ops = bindings::dev_pm_ops {
         suspend: Some(Self::suspend_callback),
         resume: Some(Self::resume_callback),
@@ -154,16 +164,9 @@ impl<T: FullDriver> Adapter<T> {
         ..pin_init::zeroed()
     };
 
-    const ERROR_HANDLERS: bindings::pci_error_handlers = bindings::pci_error_handlers {
-        reset_prepare: Some(Self::reset_prepare_callback),
-        reset_done: Some(Self::reset_done_callback),
-        ..pin_init::zeroed()
-    };
-
     /// # Safety
     ///
     /// Called only by the PM core, with a device that this driver is bound to.
-    #[cfg(CONFIG_PM_SLEEP)]
     unsafe extern "C" fn suspend_callback(dev: *mut bindings::device) -> c_int {
         // SAFETY: By the requirements above.
         unsafe { Self::transition(dev, T::suspend) }
@@ -172,7 +175,6 @@ impl<T: FullDriver> Adapter<T> {
     /// # Safety
     ///
     /// As for [`Self::suspend_callback`].
-    #[cfg(CONFIG_PM_SLEEP)]
     unsafe extern "C" fn resume_callback(dev: *mut bindings::device) -> c_int {
         // SAFETY: By the requirements above.
         unsafe { Self::transition(dev, T::resume) }
@@ -181,7 +183,6 @@ impl<T: FullDriver> Adapter<T> {
     /// # Safety
     ///
     /// As for [`Self::suspend_callback`].
-    #[cfg(CONFIG_PM_SLEEP)]
     unsafe extern "C" fn freeze_callback(dev: *mut bindings::device) -> c_int {
         // SAFETY: By the requirements above.
         unsafe { Self::transition(dev, T::freeze) }
@@ -190,7 +191,6 @@ impl<T: FullDriver> Adapter<T> {
     /// # Safety
     ///
     /// As for [`Self::suspend_callback`].
-    #[cfg(CONFIG_PM_SLEEP)]
     unsafe extern "C" fn restore_callback(dev: *mut bindings::device) -> c_int {
         // SAFETY: By the requirements above.
         unsafe { Self::transition(dev, T::restore) }
@@ -199,17 +199,24 @@ impl<T: FullDriver> Adapter<T> {
     /// # Safety
     ///
     /// As for [`Self::suspend_callback`].
-    #[cfg(CONFIG_PM_SLEEP)]
     unsafe fn transition(
         dev: *mut bindings::device,
         step: impl FnOnce(&pci::Device<Bound>, Pin<&T::Data<'_>>) -> Result,
     ) -> c_int {
         // SAFETY: By the requirements above it is the `struct device` of a PCI device.
-        let pdev = unsafe { container_of!(dev, bindings::pci_dev, dev) };
+        let pdev = unsafe { kernel::container_of!(dev, bindings::pci_dev, dev) };
 
         // SAFETY: By the requirements above.
         from_result(|| unsafe { Self::with(pdev, step) }.map(|()| 0))
     }
+}
+
+impl<T: FullDriver> Adapter<T> {
+    const ERROR_HANDLERS: bindings::pci_error_handlers = bindings::pci_error_handlers {
+        reset_prepare: Some(Self::reset_prepare_callback),
+        reset_done: Some(Self::reset_done_callback),
+        ..pin_init::zeroed()
+    };
 
     /// # Safety
     ///

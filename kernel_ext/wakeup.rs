@@ -5,6 +5,12 @@
 //! C header: `include/linux/pm_wakeup.h`.
 
 use core::ptr::from_ref;
+#[cfg(CONFIG_PM_SLEEP)]
+use kernel::bindings::{
+    device_set_wakeup_capable,
+    pm_relax,
+    pm_stay_awake, //
+};
 use kernel::{
     bindings,
     device::Device,
@@ -17,6 +23,30 @@ use kernel::{
         }, //
     }, //
 };
+
+#[cfg(not(CONFIG_PM_SLEEP))]
+use no_sleep::*;
+
+/// The functions of the C header for a kernel that does not sleep.
+#[cfg(not(CONFIG_PM_SLEEP))]
+mod no_sleep {
+    use kernel::bindings::device;
+
+    /// # Safety
+    ///
+    /// None is needed: it does nothing with what it is given.
+    pub(super) unsafe fn device_set_wakeup_capable(_dev: *mut device, _capable: bool) {}
+
+    /// # Safety
+    ///
+    /// None is needed: it does nothing with what it is given.
+    pub(super) unsafe fn pm_stay_awake(_dev: *mut device) {}
+
+    /// # Safety
+    ///
+    /// None is needed: it does nothing with what it is given.
+    pub(super) unsafe fn pm_relax(_dev: *mut device) {}
+}
 
 /// The wakeup source of a device, with up to 32 reasons to stay awake.
 ///
@@ -40,7 +70,7 @@ impl Wakeup {
         };
 
         // SAFETY: The device is valid.
-        unsafe { bindings::device_set_wakeup_capable(this.as_raw(), true) };
+        unsafe { device_set_wakeup_capable(this.as_raw(), true) };
         this
     }
 
@@ -58,7 +88,7 @@ impl Wakeup {
     pub fn begin(&self, reason: u32) {
         if self.change(|reasons| reasons | reason) == 0 {
             // SAFETY: The device is valid.
-            unsafe { bindings::pm_stay_awake(self.as_raw()) };
+            unsafe { pm_stay_awake(self.as_raw()) };
         }
     }
 
@@ -74,10 +104,10 @@ impl Wakeup {
 
         if before != 0 && before & !reason == 0 {
             // SAFETY: The device is valid.
-            unsafe { bindings::pm_relax(self.as_raw()) };
+            unsafe { pm_relax(self.as_raw()) };
             if self.reasons.load(Acquire) != 0 {
                 // SAFETY: As above.
-                unsafe { bindings::pm_stay_awake(self.as_raw()) };
+                unsafe { pm_stay_awake(self.as_raw()) };
             }
         }
     }
@@ -96,8 +126,8 @@ impl Wakeup {
 impl Drop for Wakeup {
     fn drop(&mut self) {
         // SAFETY: The device is valid. Nobody can call the other functions any more.
-        unsafe { bindings::pm_relax(self.as_raw()) };
+        unsafe { pm_relax(self.as_raw()) };
         // SAFETY: As above.
-        unsafe { bindings::device_set_wakeup_capable(self.as_raw(), false) };
+        unsafe { device_set_wakeup_capable(self.as_raw(), false) };
     }
 }

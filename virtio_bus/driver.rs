@@ -171,6 +171,7 @@ impl VirtioDriver {
     /// # Errors
     ///
     /// Those of the driver.
+    #[cfg(CONFIG_PM_SLEEP)]
     pub(super) fn freeze(&self, device: &VirtioDevice) -> Result {
         call(self.raw().freeze, device).unwrap_or(Ok(()))
     }
@@ -180,6 +181,7 @@ impl VirtioDriver {
     /// # Errors
     ///
     /// Those of the driver.
+    #[cfg(CONFIG_PM_SLEEP)]
     pub(super) fn restore(&self, device: &VirtioDevice) -> Result {
         call(self.raw().restore, device).unwrap_or(Ok(()))
     }

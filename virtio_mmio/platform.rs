@@ -55,8 +55,11 @@ pub(super) struct MmioDriver;
 
 /// What a bound device carries.
 pub(super) struct Bound<'bound> {
+    // Without system sleep it is only dropped.
+    #[cfg_attr(not(CONFIG_PM_SLEEP), expect(dead_code))]
     pub(super) registration: Registration<'bound, VirtioDevice<'bound>>,
     /// What the device was when it was found.
+    #[cfg(CONFIG_PM_SLEEP)]
     pub(super) identity: Identity,
 }
 
@@ -108,6 +111,7 @@ fn bind<'bound>(pdev: &'bound platform::Device<Core<'_>>) -> Result<Bound<'bound
 
     Ok(Bound {
         registration,
+        #[cfg(CONFIG_PM_SLEEP)]
         identity,
     })
 }

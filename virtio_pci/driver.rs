@@ -19,6 +19,8 @@ use super::{
         SR_IOV, //
     }, //
 };
+#[cfg(CONFIG_PM_SLEEP)]
+use crate::kernel_ext::pci_driver::SleepDriver;
 use crate::{
     kernel_ext::{
         pci_device::{
@@ -146,6 +148,7 @@ pub(super) struct Bound<'bound> {
     enabled: Enabled<'bound>,
 }
 
+#[cfg(CONFIG_PM_SLEEP)]
 impl Bound<'_> {
     /// Takes the queues away from a device that is about to lose its state.
     fn freeze(&self) -> Result {
@@ -209,7 +212,8 @@ impl pci::Driver for PciDriver {
     }
 }
 
-impl FullDriver for PciDriver {
+#[cfg(CONFIG_PM_SLEEP)]
+impl SleepDriver for PciDriver {
     fn suspend(pci: &pci::Device<device::Bound>, data: Pin<&Bound<'_>>) -> Result {
         match pci_device::keeps_state(pci) {
             true => Ok(()),
@@ -231,7 +235,9 @@ impl FullDriver for PciDriver {
     fn restore(pci: &pci::Device<device::Bound>, data: Pin<&Bound<'_>>) -> Result {
         data.restore(pci)
     }
+}
 
+impl FullDriver for PciDriver {
     fn prepare_reset(pci: &pci::Device<device::Bound>, data: Pin<&Bound<'_>>) {
         let registered = data.registered.lock();
         let Some(registered) = &*registered else {
