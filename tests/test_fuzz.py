@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import random
 import re
+import threading
+from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
+from fuzz import rig
 from fuzz.plan import MOST_LINES, TRANSPORTS, Plan, PlanError, changed, honest
 from fuzz.run import CORPUS
 from lab import paths
@@ -40,3 +44,23 @@ def test_nonsense(text: str) -> None:
     """If this fails a plan with a mistake in it is executed as something else."""
     with pytest.raises(PlanError):
         Plan.parse(text)
+
+
+@pytest.mark.parametrize(("line", "ends"), [("rust_kernel: panicked at virtio_ring/state.rs", True), ("virtio_ring: queue 0 is broken", False)])
+def test_complaint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, ends: bool) -> None:
+    """If this fails a guest whose kernel has complained is waited for until the plan's time is over, or one that has not is ended."""
+    monkeypatch.setattr(rig, "REPORT_SECONDS", 0)
+    console = tmp_path / "console"
+    console.write_text("BUG: of an execution before this one\n")
+    process = Mock()
+    made = rig.FuzzRig.__new__(rig.FuzzRig)
+    made.guest = Mock(console=Mock(path=console), qemu=Mock(process=process))
+    over = threading.Event()
+    watcher = threading.Thread(target=made._watch, args=(over, len(console.read_text())))
+    watcher.start()
+    with console.open("a") as file:
+        print(line, file=file)
+    watcher.join(3)
+    over.set()
+    watcher.join()
+    assert process.kill.called == ends

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from lab.guest import Guest, GuestError, facts
+from lab.guest.console import FAULTS
 
 from .counters import Counters
 from .device import FuzzDevice
@@ -17,8 +19,12 @@ from .plan import DEVICES, Plan, honest
 
 DRIVERS = {"pci": "/sys/bus/pci/drivers/virtio-pci", "platform": "/sys/bus/platform/drivers/virtio-mmio"}
 OURS = ("virtio_pci", "virtio", "virtio_ring", "virtio_mmio", "virtio_rng")
-STEP_SECONDS = 30
-"""How long one step may take on a quiet machine with KVM: more than any wait for a device, of which the longest is 15 s."""
+STEP_SECONDS = 3
+"""How long one step may take on a quiet machine with KVM; on the kernel `debug` under TCG it is 16 times as long, which is more than any wait
+for a device."""
+
+REPORT_SECONDS = 3
+"""How long the kernel may write at a complaint."""
 
 USES = {
     "balloon": "sleep 0.2; cat /sys/kernel/debug/virtio_balloon*/state",
@@ -100,17 +106,33 @@ class FuzzRig:
         self._counters.take()
         began = time.monotonic()
         output, fault = "", None
+        over = threading.Event()
+        watcher = threading.Thread(target=self._watch, args=(over, len(self._console())))
+        watcher.start()
         device.arm(plan)
         try:
             output = self.guest.run(self._script(plan, *self._places[key]), timeout=STEP_SECONDS * (len(plan.steps) + 1), check=False).out
         except GuestError as error:
-            fault = str(error)
+            fault = "\n".join([*self.guest.console.new_faults([])[:1], str(error)])
         finally:
+            over.set()
+            watcher.join()
             device.disarm()
         if device.problem:
             raise Broken(f"{plan}\n{device.problem}")
         seconds = time.monotonic() - began
         return Outcome(self._counters.take(), seconds, output, fault)
+
+    def _watch(self, over: threading.Event, seen: int) -> None:
+        """Ends QEMU when the kernel has complained: a guest whose thread died with a lock held would answer nothing any more."""
+        while not over.wait(1):
+            if FAULTS.search(self._console()[seen:]):
+                time.sleep(REPORT_SECONDS)
+                self.guest.qemu.process.kill()
+                return
+
+    def _console(self) -> str:
+        return self.guest.console.path.read_text(errors="replace")
 
     def check(self) -> str | None:
         """What is wrong with the guest after all: devices that tell the truth are not used, or the kernel has complained."""
