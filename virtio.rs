@@ -15,6 +15,8 @@
 //! 5. `virtio_bus/bus.rs`: how the driver core gets at all this; `sysfs.rs`: the attributes.
 //! 6. `virtio_bus/exports.rs`: the C functions.
 //!
+//! How a reset is waited for is in `virtio/reset.rs`, which transports use as well.
+//!
 //! The files under 1 use only `core`; a host runs their tests. Those and `lifecycle.rs` contain no
 //! unsafe code.
 //!
@@ -40,6 +42,7 @@ pub mod virtio {
     pub mod bindings;
     pub mod endian;
     pub mod export;
+    pub mod reset;
 }
 
 mod virtio_bus;

@@ -30,6 +30,7 @@ pub mod config;
 /// What this module uses of the facilities that the kernel crate does not wrap yet.
 #[path = "kernel_ext"]
 pub mod kernel_ext {
+    pub mod delayed_work;
     pub mod io_address;
     pub mod iomap;
     pub mod irq;
@@ -49,6 +50,7 @@ pub mod kernel_ext {
 pub mod virtio {
     pub mod bindings;
     pub mod endian;
+    pub mod reset;
     pub mod transport;
 }
 

@@ -30,6 +30,7 @@ pub mod config;
 /// What this module uses of the facilities that the kernel crate does not wrap yet.
 #[path = "kernel_ext"]
 pub mod kernel_ext {
+    pub mod delayed_work;
     pub mod io_address;
     pub mod iomap;
     pub mod irq_handler;
@@ -55,6 +56,7 @@ pub mod virtio {
     pub mod endian;
     pub mod export;
     pub mod payload;
+    pub mod reset;
     pub mod transport;
 }
 

@@ -21,6 +21,10 @@ use kernel::{
     prelude::*, //
 };
 
+/// The command register, and its bit that lets a device access memory.
+const COMMAND: usize = bindings::PCI_COMMAND as usize;
+const MASTER: u16 = bindings::PCI_COMMAND_MASTER as u16;
+
 /// `PCI_PM_CTRL` of the power management capability, and its bit `No_Soft_Reset`.
 const PM_CTRL: usize = bindings::PCI_PM_CTRL as usize;
 const NO_SOFT_RESET: u16 = bindings::PCI_PM_CTRL_NO_SOFT_RESET as u16;
@@ -97,6 +101,22 @@ impl Drop for Enabled<'_> {
 pub fn set_master(dev: &pci::Device<Bound>) {
     // SAFETY: The device is bound.
     unsafe { bindings::pci_set_master(raw(dev)) };
+}
+
+/// Keeps the device from memory. Returns whether it says itself that it is so, or is not there; what
+/// it wrote before has arrived then.
+///
+/// # Context
+///
+/// Any.
+pub fn clear_master(dev: &pci::Device<Bound>) -> bool {
+    // SAFETY: The device is bound.
+    unsafe { bindings::pci_clear_master(raw(dev)) };
+
+    match dev.config_space().try_read16(COMMAND) {
+        Ok(u16::MAX) | Err(_) => !is_present(dev),
+        Ok(command) => command & MASTER == 0,
+    }
 }
 
 /// The device's name, as in `0000:00:03.0`.

@@ -287,7 +287,7 @@ REGISTERS = [
     Row("DEV-18: FEATURES_OK withheld", lying(device_status=lambda value: value & ~FEATURES_OK), LEFT, r"refuses features"),
     Row("no VERSION_1", lying(device_feature=0), LEFT, r"VERSION_1"),
     Row("DEV-17: asks for a reset from the beginning", lying(device_status=lambda value: value | NEEDS_RESET if value else 0), LEFT, r"reset", c=USED, core=USED),
-    Row("DEV-15: status 4 after a reset", lying(device_status=lambda value: value or 4), IO_ERROR, r"reset", c=HANGS, core=HANGS),
+    Row("DEV-15: status 4 after a reset", lying(device_status=lambda value: value or 4), LEFT, r"has not reset yet", c=HANGS),
     Row("DEV-15: status cannot be written", deaf("device_status"), LEFT, r"refuses features|status"),
     Row("DEV-7: a generation that never settles", changing("config_generation"), USED, r"does not stop to change its configuration", c=HANGS),
     Row("PCI-39: no vector for the configuration", lying(config_msix_vector=NO_VECTOR), USED),
@@ -318,6 +318,8 @@ def test_liars(liars: Liars) -> None:
         shared_memory(liars)
         device_that_vanishes(liars)
         reset_that_never_ends(liars)
+        kept_from_memory(liars)
+        slow_to_reset(liars)
 
 
 def one_line(liars: Liars) -> None:
@@ -440,4 +442,64 @@ def reset_that_never_ends(liars: Liars) -> None:
     liar.unbind()
     assert time.monotonic() - began >= PATIENCE, "the device has too little time"
     assert re.search(r"reset", liar.log()), liar.log()
+    liar.check_good()
+
+
+VIRTIO_BLK = "/sys/bus/virtio/drivers/virtio_blk"
+
+
+def kept_from_memory(liars: Liars) -> None:
+    """DEV-15: a device that does not reset when its driver goes cannot reach memory when the driver has gone, and frees what it gave the
+    device. It is not used before it has reset, nor waited for; then it works again."""
+    liar, guest = liars.msix, liars.guest
+    liar.device.honest()
+    assert liar.bind() == USED
+    name = guest.run(f"basename /sys/bus/pci/devices/{liar.slot}/virtio*").out.strip()
+    assert liar.device.is_bus_master
+    liar.device.wrong.lies["device_status"] = lambda value: value or 4
+    guest.run(f"dmesg -c >/dev/null; echo {name} >{VIRTIO_BLK}/unbind", timeout=60)
+    log = liar.log()
+    assert not liar.device.is_bus_master, "the device can write to memory that was freed"
+    assert "the device does not reset: it cannot reach memory until it has" in log and log.count("reset:") == 1, log
+    began = time.monotonic()
+    assert guest.run(f"echo {name} >{VIRTIO_BLK}/bind", check=False, timeout=60).status != 0
+    assert time.monotonic() - began < PATIENCE * 5, "a device that is given up is waited for"
+    assert not liar.device.is_bus_master
+    liar.device.wrong.lies.clear()
+    guest.run(f"echo {name} >{VIRTIO_BLK}/bind")
+    assert "the device has reset after all" in liar.log() and liar.device.is_bus_master, liar.log()
+    guest.run(f"dd if=/dev/{liar.disk()} of=/dev/null bs=64k count=4 iflag=direct 2>/dev/null", timeout=20)
+    liar.unbind()
+    liar.check_good()
+
+
+SLOW = 12
+"""How many seconds a device takes that is slow to reset: longer than one is waited for whose driver goes."""
+
+
+def slow_to_reset(liars: Liars) -> None:
+    """A device that is not ready when it is found is bound when it is, and nothing else waits for it. Until then it can be unbound."""
+    liar, guest = liars.msix, liars.guest
+    end = 0.0
+
+    def begin() -> str:
+        nonlocal end
+        liar.device.honest()
+        with liar.device.lock:
+            liar.device.reset()
+        end = time.monotonic() + SLOW
+        liar.device.wrong.lies["device_status"] = lambda value: value or (4 if time.monotonic() < end else 0)
+        return liar.bind()
+
+    assert begin() == LEFT and time.monotonic() < end, "the driver's bus waits for the device"
+    assert liar.log().count("has not reset yet, it is registered when it has") == 1, liar.log()
+    liar.unbind()
+    assert time.monotonic() < end, "the device is waited for when its driver goes"
+    assert begin() == LEFT
+    guest.wait_for(liar.disk, SLOW + 20, "the device is not used when it is ready")
+    assert time.monotonic() >= end
+    assert liar.log().count("the device has reset, and is registered now") == 1, liar.log()
+    guest.run(f"dd if=/dev/{liar.disk()} of=/dev/null bs=64k count=4 iflag=direct 2>/dev/null", timeout=20)
+    liar.unbind()
+    assert liar.device.violations == []
     liar.check_good()

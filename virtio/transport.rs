@@ -13,6 +13,7 @@ pub mod callback;
 mod generation;
 mod ops;
 mod registration;
+mod reset;
 pub mod ring;
 
 pub use registration::Registration;
@@ -40,12 +41,22 @@ use kernel::{
     device,
     prelude::*,
     sync::aref::AlwaysRefCounted,
+    time::Delta,
     types::Opaque, //
 };
 
 /// What a transport does for one device.
 #[vtable]
 pub trait Transport: Send + Sync + Sized {
+    /// How long a device may take to reset while its driver waits.
+    fn patience(&self) -> Delta;
+
+    /// Tells whether a device that does not reset sets `FAILED` instead. If not, the bit says
+    /// nothing: a device that takes its time still has the status from before.
+    fn may_refuse(&self) -> bool {
+        false
+    }
+
     /// Tells whether the device has a configuration space; asked once, before it is registered.
     fn has_config(&self) -> bool {
         true
@@ -72,12 +83,40 @@ pub trait Transport: Send + Sync + Sized {
     /// Sets bits of the device status; never 0, which would reset the device.
     fn set_status(&self, status: u8);
 
-    /// Resets the device and waits until it has done so, or until it is clear that it does not.
+    /// Tells whether the device is there after all, if its status is all ones.
+    fn is_present(&self) -> bool;
+
+    /// Tells the device to reset. Does not wait: `reset.rs` does that.
+    fn begin_reset(&self);
+
+    /// Keeps a device that does not reset from memory. Returns whether that is certain; then its
+    /// writes so far have arrived.
     ///
     /// # Context
     ///
     /// May sleep.
-    fn reset(&self);
+    fn fence(&self) -> bool {
+        false
+    }
+
+    /// Lets a device reach memory again that has reset.
+    ///
+    /// # Context
+    ///
+    /// May sleep.
+    fn lift_fence(&self) {}
+
+    /// The device was reset, or will not be. If it is `quiet`, it uses no memory; callbacks may
+    /// still be under way.
+    ///
+    /// # Safety
+    ///
+    /// `quiet` must be true only if it is so until the device is told to be live.
+    ///
+    /// # Context
+    ///
+    /// May sleep.
+    unsafe fn reset_is_over(&self, _quiet: bool) {}
 
     /// The features the device offers.
     fn offered_features(&self) -> Features;
@@ -100,15 +139,16 @@ pub trait Transport: Send + Sync + Sized {
     ///
     /// # Context
     ///
-    /// May sleep. Never in parallel with itself, [`Self::delete_queues`] or [`Self::reset`].
+    /// May sleep. Never in parallel with itself, [`Self::delete_queues`] or a reset.
     fn make_queues(&self, dev: &DeviceOf<Self>, wanted: &mut Wanted<'_>) -> Result;
 
-    /// Deletes the virtqueues. The device has been reset, or was never live.
+    /// Deletes the virtqueues. If the device is not `quiet` it may still use them: their memory is
+    /// lost.
     ///
     /// # Context
     ///
     /// May sleep.
-    fn delete_queues(&self);
+    fn delete_queues(&self, quiet: bool);
 
     /// Waits for callbacks of queues that run on other CPUs.
     ///

@@ -12,10 +12,16 @@ use super::{
 };
 use crate::{
     config::Features,
-    virtio::bindings::{
-        self,
-        virtio_config_ops,
-        virtio_device, //
+    virtio::{
+        bindings::{
+            self,
+            virtio_config_ops,
+            virtio_device, //
+        },
+        reset::{
+            self,
+            state::Answer, //
+        }, //
     }, //
 };
 
@@ -24,18 +30,18 @@ use kernel::{
     dev_err,
     device::Device,
     error::to_result,
-    io::poll::read_poll_timeout,
     prelude::*,
     sync::rcu::synchronize_rcu,
-    time::Delta,
+    time::{
+        Delta,
+        Instant,
+        Monotonic, //
+    },
     types::Opaque, //
 };
 
-/// How long a device may take to finish a reset.
-const RESET_TIMEOUT: Delta = Delta::from_secs(5);
-
-/// How often it is asked meanwhile.
-const RESET_POLL: Delta = Delta::from_millis(1);
+/// How long a device may take to reset if its transport does not wait.
+const RESET_PATIENCE: Delta = Delta::from_secs(5);
 
 /// A device on the virtio bus, or on its way there.
 ///
@@ -170,10 +176,12 @@ impl VirtioDevice {
     /// Resets the device, and waits until it says that the reset is complete (2.4.2) or has gone.
     /// Then it neither notifies nor touches memory of the driver.
     ///
+    /// A transport that has waited has said its say; only others are waited for.
+    ///
     /// # Errors
     ///
-    /// `EIO` if it does not say so in time. It may still do both then, and counts as failed
-    /// ([`Self::was_failed`]).
+    /// `EIO` if it does not say so in time, or refuses. It may still do both then, and counts as
+    /// failed ([`Self::was_failed`]).
     ///
     /// # Context
     ///
@@ -183,24 +191,28 @@ impl VirtioDevice {
             self.break_queues();
             self.synchronize_callbacks();
         }
+        let asked = Instant::<Monotonic>::now();
+
         if let Some(reset) = self.ops().reset {
             // SAFETY: By the type invariants.
             unsafe { reset(self.as_raw()) };
         }
-        let status = || Ok(self.status());
+        let look = || Answer::of(self.status().bits());
+        let answer = match asked.elapsed() < RESET_PATIENCE {
+            true => reset::wait(asked, RESET_PATIENCE, look),
+            false => look(),
+        };
 
-        match read_poll_timeout(status, |now| now.is_reset(), RESET_POLL, RESET_TIMEOUT) {
-            Ok(_) => Ok(()),
-            Err(_) => {
-                dev_err!(
-                    self.as_ref(),
-                    "the device does not finish its reset: status {:#x}\n",
-                    self.status().bits()
-                );
-                self.set_was_failed(true);
-                Err(EIO)
-            }
+        if matches!(answer, Answer::Done | Answer::Gone) {
+            return Ok(());
         }
+        dev_err!(
+            self.as_ref(),
+            "the device does not finish its reset: status {:#x}\n",
+            self.status().bits()
+        );
+        self.set_was_failed(true);
+        Err(EIO)
     }
 
     // Features

@@ -177,13 +177,16 @@ impl<'bound> Queue<'bound> {
         Ok(())
     }
 
-    /// Takes the queue back from the device and waits until it has let go; it is selected. Returns
-    /// whether it has.
-    fn stop(&self) -> bool {
+    /// Tells the device to give the queue back; it is selected.
+    fn take_back(&self) {
         match self.version {
             Version::Legacy => self.window.write(regs::QueuePfn, 0),
             _ => self.window.write(regs::QueueReady, 0),
         }
+    }
+
+    /// Waits until the device has let go of the queue, which is selected. Returns whether it has.
+    fn is_given_back(&self) -> bool {
         let left = read_poll_timeout(
             || Ok(is_in_use(self.window, self.version)),
             |in_use| *in_use == 0 || *in_use == regs::GONE,
@@ -214,7 +217,9 @@ impl Drop for Queue<'_> {
         };
 
         self.window.write(regs::QueueSel, ring.index());
-        if !self.stop() {
+        self.take_back();
+        // It was said so if a device keeps all that it has.
+        if !ring.is_lost() && !self.is_given_back() {
             dev_err!(
                 self.platform,
                 "the device does not give queue {} back, its memory is lost\n",
@@ -345,6 +350,15 @@ impl<'bound> Active<'bound> {
         let queues = self.interrupt.handler().queues.iter();
 
         queues.filter_map(|queue| queue.ring.as_deref())
+    }
+
+    /// The device may still use the queues, for ever: their memory is lost when they are dropped.
+    pub(super) fn lose(&self) {
+        for queue in &self.interrupt.handler().queues {
+            if let Ok(ring) = queue.ring() {
+                ring.leak();
+            }
+        }
     }
 
     /// Waits for callbacks of queues that run on other CPUs.

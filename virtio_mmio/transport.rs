@@ -31,7 +31,6 @@ use crate::{
 use kernel::{
     dev_err,
     device::Bound,
-    io::poll::read_poll_timeout,
     new_mutex,
     platform,
     prelude::*,
@@ -42,14 +41,8 @@ use kernel::{
 /// `VIRTIO_F_RING_RESET`: queues can be reset one by one (Virtio 1.4, 6).
 pub(super) const RING_RESET: config::FeatureBit = 40;
 
-/// `FAILED` of the device status (Virtio 1.4, 2.1); a device that cannot be reset sets it instead.
-const STATUS_FAILED: u32 = 128;
-
 /// How long a device may take to do what it was told.
 pub(super) const PATIENCE: Delta = Delta::from_millis(1000);
-
-/// How long a device may take to reset that is allowed to take its time.
-const RESET_PATIENCE: Delta = Delta::from_millis(10_000);
 
 /// How often to look whether it has.
 pub(super) const INTERVAL: Delta = Delta::from_millis(1);
@@ -117,6 +110,18 @@ impl<'bound> VirtioDevice<'bound> {
 
 #[vtable]
 impl Transport for VirtioDevice<'_> {
+    fn patience(&self) -> Delta {
+        match self.version {
+            Version::SlowReset => Delta::from_secs(10),
+            _ => Delta::from_secs(5),
+        }
+    }
+
+    /// Firecracker's devices do so.
+    fn may_refuse(&self) -> bool {
+        self.version != Version::SlowReset
+    }
+
     fn read_config(&self, offset: usize, bytes: &mut [u8]) {
         let read = match self.version {
             Version::Legacy => self.window.read_bytes(offset, bytes),
@@ -157,24 +162,12 @@ impl Transport for VirtioDevice<'_> {
         self.window.write(regs::Status, status.into());
     }
 
-    fn reset(&self) {
-        let (patience, refused) = match self.version {
-            Version::SlowReset => (RESET_PATIENCE, 0),
-            _ => (PATIENCE, STATUS_FAILED),
-        };
+    fn is_present(&self) -> bool {
+        !self.window.is_gone()
+    }
 
+    fn begin_reset(&self) {
         self.window.write(regs::Status, 0);
-        let status = read_poll_timeout(
-            || Ok(self.window.read(regs::Status)),
-            |status| *status == regs::GONE || status & 0xff == 0 || status & refused != 0,
-            INTERVAL,
-            patience,
-        );
-        match status {
-            Ok(status) if status & 0xff == 0 => (),
-            _ if self.window.is_gone() => dev_err!(self.platform, "the device is gone\n"),
-            _ => dev_err!(self.platform, "the device does not reset\n"),
-        }
     }
 
     fn offered_features(&self) -> Features {
@@ -220,9 +213,12 @@ impl Transport for VirtioDevice<'_> {
         Ok(())
     }
 
-    fn delete_queues(&self) {
+    fn delete_queues(&self, quiet: bool) {
         let active = self.active.lock().take();
 
+        if let Some(active) = active.as_ref().filter(|_| !quiet) {
+            active.lose();
+        }
         drop(active);
     }
 

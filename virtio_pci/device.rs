@@ -13,16 +13,19 @@ use super::{
 use crate::{
     config::Features,
     kernel_ext::pci_device,
-    virtio::transport::{
-        ring::{
-            Own,
-            Virtqueue,
-            Wanted, //
-        },
-        Device,
-        DeviceOf,
-        SharedMemory,
-        Transport, //
+    virtio::{
+        buffers::Quiet,
+        transport::{
+            ring::{
+                Own,
+                Virtqueue,
+                Wanted, //
+            },
+            Device,
+            DeviceOf,
+            SharedMemory,
+            Transport, //
+        }, //
     },
 };
 
@@ -37,7 +40,8 @@ use kernel::{
     sync::{
         Arc,
         Mutex, //
-    }, //
+    },
+    time::Delta, //
 };
 
 /// One device.
@@ -70,11 +74,6 @@ impl<'bound, I: Interface> VirtioDevice<'bound, I> {
         }? Error)
     }
 
-    /// Ends all commands for administration, of a device that was reset or is gone.
-    pub(super) fn stop_admin(&self) {
-        self.admin.stop(self.interface.quiet().as_ref());
-    }
-
     /// The queue for administration, if the device has one.
     fn own_queue(&self, dev: &Device) -> Result<Option<Own<Self>>>
     where
@@ -101,6 +100,10 @@ impl<'bound, I: Interface> VirtioDevice<'bound, I> {
 
 #[vtable]
 impl<'bound, I: Interface + 'bound> Transport for VirtioDevice<'bound, I> {
+    fn patience(&self) -> Delta {
+        Delta::from_secs(10)
+    }
+
     fn has_config(&self) -> bool {
         self.interface.has_config()
     }
@@ -133,10 +136,29 @@ impl<'bound, I: Interface + 'bound> Transport for VirtioDevice<'bound, I> {
         }
     }
 
-    fn reset(&self) {
-        self.interface.reset();
+    fn is_present(&self) -> bool {
+        pci_device::is_present(self.pci)
+    }
+
+    fn begin_reset(&self) {
+        self.interface.begin_reset();
+    }
+
+    fn fence(&self) -> bool {
+        pci_device::clear_master(self.pci)
+    }
+
+    fn lift_fence(&self) {
+        pci_device::set_master(self.pci);
+    }
+
+    #[allow(unsafe_code, reason = "passes on what it is told")]
+    unsafe fn reset_is_over(&self, quiet: bool) {
+        // SAFETY: By the requirements of the function.
+        let quiet = quiet.then(|| unsafe { Quiet::new() });
+
         self.wait_for_callbacks();
-        self.stop_admin();
+        self.admin.stop(quiet.as_ref());
     }
 
     fn offered_features(&self) -> Features {
@@ -160,9 +182,12 @@ impl<'bound, I: Interface + 'bound> Transport for VirtioDevice<'bound, I> {
         Ok(())
     }
 
-    fn delete_queues(&self) {
+    fn delete_queues(&self, quiet: bool) {
         let active = self.active.lock().take();
 
+        if let Some(active) = active.as_ref().filter(|_| !quiet) {
+            active.lose();
+        }
         drop(active);
     }
 

@@ -105,6 +105,14 @@ impl<'bound> Registered<'bound> {
         })
     }
 
+    /// Lets a device that was enabled reach memory, unless it was kept from that: it must reset
+    /// first.
+    fn reach_memory(&self, pci: &pci::Device<device::Bound>) {
+        if !with_device!(self, device => device.is_fenced()) {
+            pci_device::set_master(pci);
+        }
+    }
+
     /// Tells whether the device may have virtual functions now.
     ///
     /// # Errors
@@ -115,9 +123,9 @@ impl<'bound> Registered<'bound> {
             if device.transport().status() & DRIVER_OK == 0 {
                 return Err(EBUSY);
             }
-            match device.virtio().has(SR_IOV) {
-                true => Ok(()),
-                false => Err(EINVAL),
+            match device.virtio() {
+                Some(virtio) if virtio.has(SR_IOV) => Ok(()),
+                _ => Err(EINVAL),
             }
         })
     }
@@ -163,7 +171,7 @@ impl Bound<'_> {
     fn restore(&self, pci: &pci::Device<device::Bound>) -> Result {
         if let Some(registered) = &*self.registered.lock() {
             self.enabled.enable()?;
-            pci_device::set_master(pci);
+            registered.reach_memory(pci);
             with_device!(registered, device => device.restore())?;
         }
         Ok(())
@@ -197,11 +205,8 @@ impl pci::Driver for PciDriver {
     fn unbind<'bound>(pci: &'bound pci::Device<Core<'_>>, this: Pin<&Bound<'bound>>) {
         if !pci_device::is_present(pci) {
             if let Some(registered) = &*this.registered.lock() {
-                with_device!(registered, device => {
-                    device.break_queues();
-                    // Drivers of virtual functions may wait for it.
-                    device.transport().stop_admin();
-                });
+                // Drivers of virtual functions may wait for it, too.
+                with_device!(registered, device => device.give_up());
             }
         }
         pci_iov::disable(pci);
@@ -270,7 +275,7 @@ impl FullDriver for PciDriver {
 
         if data.resetting.swap(false, Ordering::Relaxed) {
             let done = data.enabled.enable().and_then(|()| {
-                pci_device::set_master(pci);
+                registered.reach_memory(pci);
                 with_device!(registered, device => device.finish_reset())
             });
 

@@ -11,7 +11,6 @@ use crate::{
     config::Features,
     kernel_ext::io_address::IoAddress,
     virtio::{
-        buffers::Quiet,
         transport::{
             ring::{
                 Ring,
@@ -60,12 +59,8 @@ pub(crate) trait Interface: Send + Sync {
     /// Sets bits of the device status.
     fn set_status(&self, status: u8);
 
-    /// Resets the device and waits until it has done so, or logs that it does not.
-    ///
-    /// # Context
-    ///
-    /// May sleep.
-    fn reset(&self);
+    /// Tells the device to reset, and does not wait.
+    fn begin_reset(&self);
 
     /// The features the device offers.
     fn offered_features(&self) -> Features;
@@ -118,8 +113,8 @@ pub(crate) trait Interface: Send + Sync {
     /// Gives a queue to the device, after all that has to be said about it.
     fn enable(&self, queue: &Virtqueue);
 
-    /// Takes a queue back, of a device that was reset or was never live; `msix`: it had vectors.
-    /// Returns whether the device does not use its memory any more.
+    /// Takes a queue back from a device that does not use it; `msix`: it had vectors. Returns
+    /// whether the device gives it back.
     fn retire(&self, queue: &Virtqueue, msix: bool) -> bool;
 
     /// Takes a queue back from a live device (`VIRTIO_F_RING_RESET`), and waits until it lets go.
@@ -147,11 +142,5 @@ pub(crate) trait Interface: Send + Sync {
     /// `EINVAL` if the device says what makes no sense.
     fn admin_queue(&self, _dev: &Device) -> Result<Option<u16>> {
         Ok(None)
-    }
-
-    /// The proof that the device uses no queue, if it was reset and has done that, or is gone.
-    /// Asked only while the core resets it, or when it is gone.
-    fn quiet(&self) -> Option<Quiet> {
-        None
     }
 }

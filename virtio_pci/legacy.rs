@@ -220,10 +220,9 @@ impl<'bound> Interface for Legacy<'bound> {
         self.write(regs::Status, status);
     }
 
-    fn reset(&self) {
+    fn begin_reset(&self) {
+        // When the status is read the write has arrived, and so have interrupts sent before.
         self.write(regs::Status, 0);
-        // When it is read the write has arrived, and so have interrupts sent before.
-        shared::wait_for_reset(self.pci, || self.status());
     }
 
     fn offered_features(&self) -> Features {

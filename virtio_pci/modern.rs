@@ -37,7 +37,6 @@ use crate::{
         }, //
     },
     virtio::{
-        buffers::Quiet,
         transport::{
             ring::{
                 Ring,
@@ -185,11 +184,6 @@ impl<'bound> Modern<'bound> {
         Ok(())
     }
 
-    /// Tells whether the device uses no queue: it was reset and has done it, or is gone.
-    fn is_quiet(&self) -> bool {
-        self.status() & DRIVER_OK == 0 || !pci_device::is_present(self.pci)
-    }
-
     /// Logs that negotiated features need more common configuration than there is.
     fn too_short(&self, dev: &Device, feature: &str) -> Error {
         dev_err!(
@@ -249,9 +243,8 @@ impl<'bound> Interface for Modern<'bound> {
         self.common.write(regs::Status, status);
     }
 
-    fn reset(&self) {
+    fn begin_reset(&self) {
         self.common.write(regs::Status, 0);
-        shared::wait_for_reset(self.pci, || self.status());
     }
 
     fn offered_features(&self) -> Features {
@@ -384,7 +377,7 @@ impl<'bound> Interface for Modern<'bound> {
             // The write has arrived when this is read.
             self.common.read(regs::QueueVector);
         }
-        self.is_quiet()
+        true
     }
 
     fn reset_queue(&self, dev: &Device, queue: &Virtqueue) -> Result {
@@ -410,6 +403,7 @@ impl<'bound> Interface for Modern<'bound> {
             && self.common.try_read(regs::QueueReset) == Ok(0)
             && self.common.read(regs::QueueEnable) == 0
     }
+
     fn admin_queue(&self, dev: &Device) -> Result<Option<u16>> {
         if !dev.has(ADMIN_VQ) {
             return Ok(None);
@@ -427,11 +421,5 @@ impl<'bound> Interface for Modern<'bound> {
             return Err(EINVAL);
         }
         Ok(Some(index))
-    }
-
-    fn quiet(&self) -> Option<Quiet> {
-        // SAFETY: The core makes no queue while it resets the device, which is when this is asked;
-        // a device that is gone does not come back to the same driver.
-        self.is_quiet().then(|| unsafe { Quiet::new() })
     }
 }

@@ -130,7 +130,10 @@ impl<I: Interface> Drop for Queue<I> {
             return;
         };
 
-        if !self.interface.retire(&ring, self.msix) {
+        let given_back = self.interface.retire(&ring, self.msix);
+
+        // It was said so if a device keeps all that it has.
+        if !given_back && !ring.is_lost() {
             pr_err!(
                 "the device does not give queue {} back, its memory is lost\n",
                 ring.index()
@@ -271,6 +274,13 @@ impl<'bound, I: Interface + 'bound> Active<'bound, I> {
         let rings = self.queues.iter().filter_map(|queue| queue.ring());
 
         rings.map(|ring| &***ring)
+    }
+
+    /// The device may still use the queues, for ever: their memory is lost when they are dropped.
+    pub(super) fn lose(&self) {
+        for ring in self.queues.iter().filter_map(|queue| queue.ring()) {
+            ring.leak();
+        }
     }
 
     /// Waits for callbacks of queues that run on other CPUs.

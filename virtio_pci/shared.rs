@@ -18,7 +18,6 @@ use kernel::{
         Device as _,
         DmaMask, //
     },
-    io::poll::read_poll_timeout,
     pci,
     prelude::*,
     time::Delta, //
@@ -26,12 +25,6 @@ use kernel::{
 
 /// How often to look whether a device has done what it was told.
 pub(super) const INTERVAL: Delta = Delta::from_millis(1);
-
-/// How long a device may take to reset.
-const RESET_PATIENCE: Delta = Delta::from_millis(10_000);
-
-/// The status of a device that is gone.
-const GONE: u8 = 0xff;
 
 /// The size of a queue of a device that is gone.
 const GONE_SIZE: u16 = 0xffff;
@@ -51,26 +44,6 @@ pub(super) fn set_dma_masks(pci: &pci::Device<Core<'_>>, coherent: DmaMask) {
             pci,
             "Failed to enable 64-bit or 32-bit DMA.  Trying to continue, but this might not work.\n"
         );
-    }
-}
-
-/// Waits until the status of a device that was told to reset reads 0, or logs that it does not.
-///
-/// # Context
-///
-/// May sleep.
-pub(super) fn wait_for_reset(pci: &pci::Device<Bound>, mut status: impl FnMut() -> u8) {
-    let last = read_poll_timeout(
-        || Ok(status()),
-        |status| matches!(*status, 0 | GONE),
-        INTERVAL,
-        RESET_PATIENCE,
-    );
-
-    match last {
-        Ok(0) => (),
-        _ if !pci_device::is_present(pci) => dev_err!(pci, "the device is gone\n"),
-        _ => dev_err!(pci, "the device does not reset\n"),
     }
 }
 

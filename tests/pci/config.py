@@ -19,6 +19,9 @@ FIRST = 0x40
 REVISION, SUBSYSTEM = 1, (0x1AF4, 0x1100)
 """Of a modern device, as QEMU has them."""
 
+COMMAND, BUS_MASTER = 0x04, 1 << 2
+"""The command register, and its bit that lets the device reach memory."""
+
 _STATUS, _LIST_HEAD = 0x06, 0x34
 _HAS_LIST = 1 << 4
 

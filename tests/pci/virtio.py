@@ -194,6 +194,11 @@ class PciDevice:
             self._held = level
             self._server.set_line(level or bool(self._isr))
 
+    @property
+    def is_bus_master(self) -> bool:
+        """Whether the guest lets the device reach memory."""
+        return bool(self.space.read(config.COMMAND, 1)[0] & config.BUS_MASTER)
+
     def ring(self, queue: int = 0) -> SplitRing | None:
         """The ring of a queue that is live."""
         return self.queues[queue].ring

@@ -18,6 +18,11 @@ mod pci {
     pub mod vectors;
 }
 
+#[path = "../../virtio/reset"]
+mod reset {
+    pub mod state;
+}
+
 #[path = "../../virtio/transport"]
 mod transport {
     pub mod generation;

@@ -4,13 +4,17 @@
 
 use super::{
     registration::Shell,
+    reset,
     ring::{
         Virtqueue,
         Wanted, //
     },
     Transport, //
 };
-use crate::virtio::bindings;
+use crate::virtio::{
+    bindings,
+    reset::state::State, //
+};
 
 use core::{
     marker::PhantomData,
@@ -23,6 +27,9 @@ use kernel::{
     prelude::*,
     warn_on, //
 };
+
+/// `DRIVER_OK` of the device status (Virtio 1.4, 2.1): the device is live.
+const DRIVER_OK: u8 = 4;
 
 /// The functions of `struct virtio_config_ops` for a transport. All are called with a device of
 /// it that is registered, or being so, and with arguments as the C header wants them.
@@ -138,7 +145,10 @@ impl<T: Transport> Ops<T> {
 
     unsafe extern "C" fn get_status(vdev: *mut bindings::virtio_device) -> u8 {
         // SAFETY: By the contract of the table.
-        unsafe { Self::of(vdev) }.status()
+        let status = unsafe { Self::of(vdev) }.status();
+
+        // SAFETY: As above.
+        unsafe { Shell::<T>::reset(vdev) }.shown(status)
     }
 
     unsafe extern "C" fn set_status(vdev: *mut bindings::virtio_device, status: u8) {
@@ -146,12 +156,27 @@ impl<T: Transport> Ops<T> {
             return;
         }
         // SAFETY: By the contract of the table.
-        unsafe { Self::of(vdev) }.set_status(status);
+        let (device, transport) = unsafe { Shell::<T>::parts(vdev) };
+        // SAFETY: By the contract of the table.
+        let state = unsafe { Shell::<T>::reset(vdev) };
+
+        reset::settle(state, transport, device);
+        // The core was told that it is gone.
+        if state.state() == State::Fenced {
+            return;
+        }
+        if status & DRIVER_OK != 0 {
+            state.live();
+        }
+        transport.set_status(status);
     }
 
     unsafe extern "C" fn reset(vdev: *mut bindings::virtio_device) {
         // SAFETY: By the contract of the table.
-        unsafe { Self::of(vdev) }.reset();
+        let (device, transport) = unsafe { Shell::<T>::parts(vdev) };
+
+        // SAFETY: By the contract of the table.
+        reset::run(unsafe { Shell::<T>::reset(vdev) }, transport, device);
     }
 
     unsafe extern "C" fn find_vqs(
@@ -166,13 +191,27 @@ impl<T: Transport> Ops<T> {
         // SAFETY: By the contract of the table both arrays have `nvqs` elements; only the driver of
         // the device asks for queues.
         let mut wanted = unsafe { Wanted::from_raw(device, infos, vqs, nvqs as usize, affinity) };
+        // SAFETY: By the contract of the table.
+        let state = unsafe { Shell::<T>::reset(vdev) };
 
-        from_result(|| transport.make_queues(device, &mut wanted).map(|()| 0))
+        reset::settle(state, transport, device);
+        from_result(|| {
+            // Not every core looks.
+            if state.state().is_unfinished() {
+                return Err(EIO);
+            }
+            transport.make_queues(device, &mut wanted).map(|()| 0)
+        })
     }
 
     unsafe extern "C" fn del_vqs(vdev: *mut bindings::virtio_device) {
         // SAFETY: By the contract of the table.
-        unsafe { Self::of(vdev) }.delete_queues();
+        let (device, transport) = unsafe { Shell::<T>::parts(vdev) };
+        // SAFETY: By the contract of the table.
+        let state = unsafe { Shell::<T>::reset(vdev) };
+
+        reset::settle(state, transport, device);
+        transport.delete_queues(state.state().is_quiet());
     }
 
     unsafe extern "C" fn synchronize_cbs(vdev: *mut bindings::virtio_device) {

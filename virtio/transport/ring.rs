@@ -257,6 +257,11 @@ impl<B> Ring<B> {
     pub fn leak(&self) {
         self.lost.store(true, Ordering::Relaxed);
     }
+
+    /// Tells whether the memory was given up.
+    pub fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
+    }
 }
 
 impl<B> Deref for Ring<B> {
