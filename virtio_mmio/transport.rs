@@ -28,6 +28,10 @@ use crate::{
     },
 };
 
+use core::sync::atomic::{
+    AtomicBool,
+    Ordering, //
+};
 use kernel::{
     dev_err,
     device::Bound,
@@ -76,6 +80,8 @@ pub(crate) struct VirtioDevice<'bound> {
     pub(super) platform: &'bound platform::Device<Bound>,
     pub(super) window: Window<'bound>,
     pub(super) version: Version,
+    /// The log was told that there is less configuration space than the driver wants.
+    complained: AtomicBool,
     /// The queues, from their creation to their deletion. Protects the selection of a queue by
     /// `QueueSel` as well, beyond those two moments.
     #[pin]
@@ -93,18 +99,21 @@ impl<'bound> VirtioDevice<'bound> {
             platform,
             window,
             version,
+            complained: AtomicBool::new(false),
             active <- new_mutex!(None),
         }? Error)
     }
 
-    /// Logs that the driver wants more configuration space than there is.
+    /// Logs that the driver wants more configuration space than there is, once for each reset.
     fn no_such_field(&self, offset: usize, len: usize) {
-        dev_err!(
-            self.platform,
-            "no configuration space at offset {}, {} bytes\n",
-            offset,
-            len
-        );
+        if !self.complained.swap(true, Ordering::Relaxed) {
+            dev_err!(
+                self.platform,
+                "no configuration space at offset {}, {} bytes\n",
+                offset,
+                len
+            );
+        }
     }
 }
 
@@ -167,6 +176,7 @@ impl Transport for VirtioDevice<'_> {
     }
 
     fn begin_reset(&self) {
+        self.complained.store(false, Ordering::Relaxed);
         self.window.write(regs::Status, 0);
     }
 

@@ -29,6 +29,10 @@ use crate::{
     },
 };
 
+use core::sync::atomic::{
+    AtomicBool,
+    Ordering, //
+};
 use kernel::{
     cpumask::Cpumask,
     dev_err,
@@ -50,6 +54,8 @@ pub(super) struct VirtioDevice<'bound, I: Interface> {
     pci: &'bound pci::Device<Bound>,
     interface: Arc<I>,
     admin: Arc<Admin>,
+    /// The log was told that there is less configuration space than the driver wants.
+    complained: AtomicBool,
     /// The queues, from their creation to their deletion. Protects the selection of a queue as
     /// well, beyond those two moments.
     #[pin]
@@ -70,6 +76,7 @@ impl<'bound, I: Interface> VirtioDevice<'bound, I> {
             pci,
             interface,
             admin,
+            complained: AtomicBool::new(false),
             active <- new_mutex!(None),
         }? Error)
     }
@@ -87,14 +94,16 @@ impl<'bound, I: Interface> VirtioDevice<'bound, I> {
         Ok(Some(Own::new(index.into(), name)?))
     }
 
-    /// Logs that the driver wants more configuration space than there is.
+    /// Logs that the driver wants more configuration space than there is, once for each reset.
     fn no_such_field(&self, offset: usize, len: usize) {
-        dev_err!(
-            self.pci,
-            "no configuration space at offset {}, {} bytes\n",
-            offset,
-            len
-        );
+        if !self.complained.swap(true, Ordering::Relaxed) {
+            dev_err!(
+                self.pci,
+                "no configuration space at offset {}, {} bytes\n",
+                offset,
+                len
+            );
+        }
     }
 }
 
@@ -141,6 +150,7 @@ impl<'bound, I: Interface + 'bound> Transport for VirtioDevice<'bound, I> {
     }
 
     fn begin_reset(&self) {
+        self.complained.store(false, Ordering::Relaxed);
         self.interface.begin_reset();
     }
 
