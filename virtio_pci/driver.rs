@@ -152,6 +152,9 @@ pub(super) struct Bound<'bound> {
     registered: Mutex<Option<Registered<'bound>>>,
     /// The virtio driver has given its queues up for a reset that is under way.
     resetting: AtomicBool,
+    /// The device said that it keeps its state when it was suspended.
+    #[cfg_attr(not(CONFIG_PM_SLEEP), expect(dead_code))]
+    keeps_state: AtomicBool,
     _listed: Listed,
     enabled: Enabled<'bound>,
 }
@@ -196,6 +199,7 @@ impl pci::Driver for PciDriver {
             Ok(try_pin_init!(Bound {
                 registered <- new_mutex!(Some(registered)),
                 resetting: AtomicBool::new(false),
+                keeps_state: AtomicBool::new(false),
                 _listed: listed,
                 enabled,
             }? Error))
@@ -220,14 +224,18 @@ impl pci::Driver for PciDriver {
 #[cfg(CONFIG_PM_SLEEP)]
 impl SleepDriver for PciDriver {
     fn suspend(pci: &pci::Device<device::Bound>, data: Pin<&Bound<'_>>) -> Result {
-        match pci_device::keeps_state(pci) {
+        let keeps = pci_device::keeps_state(pci);
+
+        data.keeps_state.store(keeps, Ordering::Relaxed);
+        match keeps {
             true => Ok(()),
             false => data.freeze(),
         }
     }
 
     fn resume(pci: &pci::Device<device::Bound>, data: Pin<&Bound<'_>>) -> Result {
-        match pci_device::keeps_state(pci) {
+        // The device may say something else now; what was done to it counts.
+        match data.keeps_state.load(Ordering::Relaxed) {
             true => Ok(()),
             false => data.restore(pci),
         }
