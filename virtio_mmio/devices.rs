@@ -61,6 +61,9 @@ impl Devices {
         })?;
         let parts = parts(spec)?;
         let id = spec.id.unwrap_or(self.next);
+
+        // As in the C driver, whatever becomes of the device.
+        self.next = id.wrapping_add(1);
         let parent = match self.parent.take() {
             Some(parent) => parent,
             None => RootDevice::new(c"virtio-mmio-cmdline")
@@ -79,7 +82,6 @@ impl Devices {
         let registered = PlatformDevice::new(parent, c"virtio-mmio", id, parts)
             .inspect_err(|error| pr_err!("device={}: {:?}\n", value, error))?;
 
-        self.next = id.wrapping_add(1);
         self.devices
             .push(Device { parts, registered }, GFP_KERNEL)?;
         Ok(())
