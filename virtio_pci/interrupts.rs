@@ -184,7 +184,8 @@ impl<I: Interface> Handler for Line<I> {
         // Reading it acknowledges it; what happens from now on interrupts again.
         let status = self.interface.interrupt_status();
 
-        if status == 0 {
+        // All ones come from a device that is not there.
+        if matches!(status, 0 | 0xff) {
             return IrqReturn::None;
         }
         if status & ISR_CONFIG != 0 {
