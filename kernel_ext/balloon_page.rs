@@ -152,9 +152,10 @@ impl Effort {
             | (1 << bindings::___GFP_NOMEMALLOC_BIT)
             | (1 << bindings::___GFP_NORETRY_BIT)
             | (1 << bindings::___GFP_NOWARN_BIT);
-        // The allocator compacts but does not reclaim for costly orders with this pair of flags.
+        // The allocator compacts but does not reclaim for costly orders with this pair of flags,
+        // unless it cannot compact.
         const COMPACT: bindings::gfp_t = TAKE_FREE
-            | (1 << bindings::___GFP_DIRECT_RECLAIM_BIT)
+            | ((cfg!(CONFIG_COMPACTION) as u32) << bindings::___GFP_DIRECT_RECLAIM_BIT)
             | (1 << bindings::___GFP_THISNODE_BIT);
 
         const BACKGROUND: bindings::gfp_t = TAKE_FREE | (1 << bindings::___GFP_KSWAPD_RECLAIM_BIT);

@@ -34,6 +34,9 @@ const AT_ONCE: usize = 256;
 pub trait Migrate: HasPageList {
     /// Puts `new` into the balloon in the place of `old`.
     ///
+    /// Whoever is `patient` needs the memory itself (`MIGRATE_SYNC`: offlining,
+    /// `alloc_contig_range()`); others merely tidy up.
+    ///
     /// When it succeeds, the balloon core adds `new` to the list and drops the list's reference on
     /// `old`. Both are references of the callee's own.
     ///
@@ -44,7 +47,7 @@ pub trait Migrate: HasPageList {
     /// # Context
     ///
     /// Any task that compacts memory, with both pages locked; may sleep.
-    fn migrate(&self, new: BalloonPage, old: BalloonPage) -> Result;
+    fn migrate(&self, new: BalloonPage, old: BalloonPage, patient: bool) -> Result;
 }
 
 /// Says where in a structure its page list is; implemented by [`impl_has_page_list!`].
@@ -159,7 +162,7 @@ impl<T: Migrate> PageList<T> {
         info: *mut bindings::balloon_dev_info,
         new: *mut bindings::page,
         old: *mut bindings::page,
-        _mode: bindings::migrate_mode,
+        mode: bindings::migrate_mode,
     ) -> c_int {
         // SAFETY: `info` is the first and only sized field of the list, which is at `OFFSET` in
         // its owner. Pages can be isolated only as long as the owner exists, see `drop`.
@@ -175,7 +178,7 @@ impl<T: Migrate> PageList<T> {
         let (new, old) = unsafe { (BalloonPage::get(new), BalloonPage::get(old)) };
 
         kernel::error::from_result(|| {
-            owner.migrate(new, old)?;
+            owner.migrate(new, old, mode == bindings::migrate_mode_MIGRATE_SYNC)?;
             list.moved(&pages);
             Ok(0)
         })

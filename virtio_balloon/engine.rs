@@ -104,6 +104,8 @@ pub(super) struct State {
     pub(super) drain: bool,
     /// A migration waits for its answer.
     pub(super) migrating: bool,
+    /// How many wait until they may begin a migration.
+    pub(super) movers: usize,
     /// The device is of no more use; it was said in the log.
     pub(super) dead: bool,
 }
@@ -152,6 +154,7 @@ impl<'a> Engine<'a> {
                 stale: false,
                 drain: false,
                 migrating: false,
+                movers: 0,
                 dead: false,
             };
 
@@ -227,7 +230,7 @@ impl<'a> Engine<'a> {
                 figures.deflate_ns.add_elapsed(since);
             }
             // Another page is in the balloon for it: nobody gained one.
-            Kind::MigrateIn | Kind::MigrateOut => {}
+            Kind::MigrateIn | Kind::MigrateOut | Kind::MigrateBack => {}
         }
     }
 
@@ -332,7 +335,7 @@ impl<'a> Engine<'a> {
         if st.migrating {
             return true;
         }
-        match st.requests.take_arrived() {
+        match st.requests.take_arrived(Kind::MigrateBack) {
             Some(request) => self.give_back(st, request),
             None => true,
         }

@@ -31,8 +31,13 @@ use kernel::{
 const ANSWER_MS: Msecs = 1000;
 
 impl Migrate for Engine<'_> {
-    fn migrate(&self, new: BalloonPage, old: BalloonPage) -> Result {
-        self.migrate_in(new)?;
+    fn migrate(&self, new: BalloonPage, old: BalloonPage, patient: bool) -> Result {
+        self.migrate_in(new, patient).inspect_err(|_| {
+            if patient {
+                // The thread may have made way for nothing.
+                self.shared.wake();
+            }
+        })?;
         self.wait_until(ANSWER_MS, |st| {
             st.requests.has_arrived() || !self.may_migrate(st)
         });
@@ -46,26 +51,53 @@ impl Migrate for Engine<'_> {
 }
 
 impl<'a> Engine<'a> {
+    /// Waits until a migration may begin; meanwhile nothing else does. Gives up at once on a device
+    /// that has not answered for long.
+    fn wait_for_turn(&self) {
+        self.state.lock().movers += 1;
+        self.wait_until(ANSWER_MS, |st| {
+            let waiting = st.requests.waiting();
+
+            self.is_turn(st)
+                || !self.may_migrate(st)
+                || waiting.is_some_and(|time| time.as_millis() >= i64::from(ANSWER_MS))
+        });
+        self.state.lock().movers -= 1;
+    }
+
+    /// Whether a migration may begin as far as requests are concerned: the device may not know of
+    /// the old page yet, or an earlier migration is not cleared up.
+    fn is_turn(&self, st: &State) -> bool {
+        let requests = &st.requests;
+
+        !st.migrating && !requests.is_inflating() && !requests.is_arriving() && requests.has_idle()
+    }
+
     /// Asks the device to take the new page.
     ///
     /// # Errors
     ///
     /// `EAGAIN` if there is too much else to do, or the balloon is not to be touched now; `EBUSY`
-    /// if it is growing.
-    fn migrate_in(&self, new: BalloonPage) -> Result {
-        let mut st = self.state.try_lock().ok_or(EAGAIN)?;
+    /// if it is growing, unless the caller is patient.
+    fn migrate_in(&self, new: BalloonPage, patient: bool) -> Result {
+        let mut st = match patient {
+            true => {
+                self.wait_for_turn();
+                self.state.lock()
+            }
+            false => self.state.try_lock().ok_or(EAGAIN)?,
+        };
 
-        if !self.may_migrate(&st) || st.migrating || !is_addressable(&new) {
+        if !self.may_migrate(&st) || !is_addressable(&new) {
             return Err(EAGAIN);
         }
         // Whoever makes room for the balloon need not move what is in it already. Compaction tries
         // ten times after an `EAGAIN`, which would be most of the work when the balloon is large.
-        if self.shared.is_growing() {
+        if !patient && self.shared.is_growing() {
             return Err(EBUSY);
         }
         self.reap(&mut st);
-        // The device may not know of the old page yet, or an earlier migration is not cleared up.
-        if st.requests.is_inflating() || st.requests.is_arriving() {
+        if !self.is_turn(&st) {
             return Err(EAGAIN);
         }
         let mut request = st.requests.take_idle(Kind::MigrateIn).ok_or(EAGAIN)?;
@@ -95,7 +127,7 @@ impl<'a> Engine<'a> {
 
         st.migrating = false;
         let arrived = match self.may_migrate(&st) {
-            true => st.requests.take_arrived(),
+            true => st.requests.take_arrived(Kind::MigrateOut),
             false => None,
         };
         let Some(mut request) = arrived else {

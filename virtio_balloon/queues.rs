@@ -103,7 +103,7 @@ impl PageQueues {
         let [inflations, deflations] = &mut self.unnoticed;
         let (queue, count) = match request.meta.kind {
             Kind::Inflate | Kind::MigrateIn => (&self.inflate, inflations),
-            Kind::Deflate | Kind::MigrateOut => (&self.deflate, deflations),
+            Kind::Deflate | Kind::MigrateOut | Kind::MigrateBack => (&self.deflate, deflations),
         };
 
         queue.add(request)?;

@@ -44,9 +44,12 @@ pub(super) enum Kind {
     Deflate,
     /// The one page in the request shall take the place of another on the list.
     MigrateIn,
-    /// The one page in the request is the one that another took the place of, or the other one
-    /// after a migration that came to nothing; it goes back to the kernel.
+    /// The one page in the request is the one that another took the place of; it goes back to the
+    /// kernel.
     MigrateOut,
+    /// The one page in the request is the one that came in for a migration that nobody waited for
+    /// any longer; it goes back to the kernel.
+    MigrateBack,
 }
 
 /// The driver's side of a request.
@@ -69,7 +72,7 @@ pub(super) struct Requests {
     parked: KVec<KBox<Request>>,
     /// A [`Kind::MigrateIn`] that the device has answered.
     arrived: Option<KBox<Request>>,
-    /// There is one of [`Kind::MigrateIn`], wherever it is.
+    /// There is one of [`Kind::MigrateIn`] or [`Kind::MigrateBack`], wherever it is.
     arriving: bool,
     /// How many the device has.
     sent: usize,
@@ -147,7 +150,7 @@ impl Requests {
     /// Lets go of the pages of a request that the device does not have, and makes it idle.
     pub(super) fn finish(&mut self, mut request: KBox<Request>) {
         self.inflating -= usize::from(request.meta.kind == Kind::Inflate);
-        self.arriving &= request.meta.kind != Kind::MigrateIn;
+        self.arriving &= !matches!(request.meta.kind, Kind::MigrateIn | Kind::MigrateBack);
         balloon_page::free_all(&mut request.meta.pages);
         self.forget_pages(&mut request);
         // There is room for all requests, here and below.
@@ -184,12 +187,13 @@ impl Requests {
         self.parked.pop()
     }
 
-    /// Takes the one that [`Self::arrive`] was given, as a [`Kind::MigrateOut`] now.
-    pub(super) fn take_arrived(&mut self) -> Option<KBox<Request>> {
+    /// Takes the one that [`Self::arrive`] was given, for a use: as a [`Kind::MigrateOut`] or a
+    /// [`Kind::MigrateBack`].
+    pub(super) fn take_arrived(&mut self, kind: Kind) -> Option<KBox<Request>> {
         let mut request = self.arrived.take()?;
 
-        request.meta.kind = Kind::MigrateOut;
-        self.arriving = false;
+        request.meta.kind = kind;
+        self.arriving = kind == Kind::MigrateBack;
         Some(request)
     }
 
@@ -206,7 +210,10 @@ impl Requests {
 
     /// Lets go of all requests that the device does not have, with their pages.
     pub(super) fn drop_all(&mut self) {
-        while let Some(request) = self.take_parked().or_else(|| self.take_arrived()) {
+        while let Some(request) = self
+            .take_parked()
+            .or_else(|| self.take_arrived(Kind::MigrateBack))
+        {
             self.finish(request);
         }
     }
@@ -225,7 +232,7 @@ impl Requests {
             match request.meta.kind {
                 Kind::Inflate => self.finish(request),
                 Kind::MigrateIn => self.arrive(request),
-                Kind::MigrateOut => self.park(request),
+                Kind::MigrateOut | Kind::MigrateBack => self.park(request),
                 Kind::Deflate => {
                     leaving += request.meta.pages.len();
                     self.park(request);
@@ -255,7 +262,9 @@ impl Requests {
         !self.idle.is_empty()
     }
 
-    /// Whether a page is coming in for a migration, or has arrived.
+    /// Whether a page is coming in for a migration, has arrived, or is on its way back.
+    ///
+    /// The kernel may offer the very page again while the device still has to give it up.
     pub(super) fn is_arriving(&self) -> bool {
         self.arriving
     }

@@ -130,6 +130,11 @@ impl<'a> Engine<'a> {
         if st.stale {
             return self.release_stale(&mut st);
         }
+        if st.movers > 0 {
+            // They have to wait for what the device has already, and begin as soon as it has not.
+            self.shared.wake_waiters();
+            return Next::Wait(None);
+        }
         self.tell_progress(&mut st);
 
         let target = self.target(&mut st);
