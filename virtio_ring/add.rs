@@ -126,29 +126,43 @@ impl Queue {
         let Some(token) = Token::new(data) else {
             return misuse();
         };
-        let added = match self.ring() {
+        let (added, must_kick) = match self.ring() {
             Ring::Split { view, state, .. } => {
                 // SAFETY: Callers serialise; it is the only reference to the state.
                 let state = unsafe { &mut *state.get() };
-                self.add_usual(view, state, lists, token, ctx)?
-                    .then(|| state.must_kick())
+                let added = self.add_usual(view, state, lists, token, ctx);
+                (added, added && state.must_kick())
             }
             Ring::Packed { view, state, .. } => {
                 // SAFETY: Callers serialise; it is the only reference to the state.
                 let state = unsafe { &mut *state.get() };
-                self.add_usual(view, state, lists, token, ctx)?
-                    .then_some(false)
+                (self.add_usual(view, state, lists, token, ctx), false)
             }
         };
-        let must_kick = match added {
-            Some(must_kick) => must_kick,
-            None => self.add_any(lists, token, ctx, gfp)?,
-        };
-        // The transport may look at the queue: no reference to the state is left.
+        if !added {
+            return self.add_otherwise(lists, token, ctx, gfp);
+        }
         if must_kick {
-            self.kick();
+            self.kick_at_once();
         }
         Ok(())
+    }
+
+    /// Adds a buffer that is not as most are.
+    #[inline(never)]
+    fn add_otherwise(&self, lists: &Lists, token: Token, ctx: *mut c_void, gfp: gfp_t) -> Result {
+        if self.add_any(lists, token, ctx, gfp)? {
+            self.kick_at_once();
+        }
+        Ok(())
+    }
+
+    /// Notifies a device that would not know any more whether it was to be notified. The transport
+    /// may look at the queue: callers have no reference to its state.
+    #[cold]
+    #[inline(never)]
+    fn kick_at_once(&self) {
+        self.kick();
     }
 
     /// Whether the device takes the physical addresses of the buffer.
@@ -159,10 +173,6 @@ impl Queue {
 
     /// Adds a buffer as most are: by a table like the last one's, or without one to a device that
     /// takes physical addresses. Returns whether it did.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM` when a part of the buffer could not be mapped.
     #[inline(always)]
     fn add_usual<F: Format>(
         &self,
@@ -171,9 +181,9 @@ impl Queue {
         lists: &Lists,
         token: Token,
         ctx: *mut c_void,
-    ) -> Result<bool> {
+    ) -> bool {
         if state.free() == 0 || (self.features.indirect && !ctx.is_null()) {
-            return Ok(false);
+            return false;
         }
         let physical = self.is_physical(lists);
         let direct = Buffer {
@@ -184,31 +194,31 @@ impl Queue {
         let (piece, writable, buffer) = if self.features.indirect && lists.may_be_several() {
             // SAFETY: Callers serialise.
             let Some(mut table) = unsafe { &mut *self.pool() }.take_likely() else {
-                return Ok(false);
+                return false;
             };
             if !physical {
-                return self.add_table(view, state, lists, token, table);
+                return self.add_table(view, state, lists, token, table) == Ok(true);
             }
             let Some(content) = indirect::fill(table.table::<F::Desc>(), lists) else {
                 self.put_back(table);
-                return Ok(false);
+                return false;
             };
             let Ok(piece) = self.show(&mut table, content) else {
                 self.put_back(table);
-                return Err(ENOMEM);
+                return false;
             };
             (piece, content.writable, table.into_buffer(token))
         } else if self.mapper.uses_api() {
-            return Ok(false);
+            return false;
         } else {
             match one_physical(lists) {
                 Some(piece) if physical => (piece, piece.writable_len(), direct),
-                _ => return Ok(self.add_chain(view, state, lists, direct)),
+                _ => return self.add_chain(view, state, lists, direct),
             }
         };
         state.add_one(view, &piece, writable, buffer);
         self.added(state.free(), state.next_avail());
-        Ok(true)
+        true
     }
 
     /// Adds a buffer without a table to a queue that does not map. Returns whether it did.
