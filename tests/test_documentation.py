@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import unsafe_list
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -89,6 +90,16 @@ def test_walk_through_a_driver() -> None:
     for path, names in {"virtio_balloon/layout.rs": re.findall(r"^  (pub.* const .*;)$", text, re.MULTILINE)}.items():
         assert len(names) == 2
         assert all(line in (ROOT / path).read_text().splitlines() for line in names)
+
+
+def test_unsafe_list() -> None:
+    """Each `unsafe` of the API states its fact, and the page that lists them is what the source says."""
+    uses = [(path.name, use) for path in unsafe_list.files() for use in unsafe_list.listed(path)]
+    assert len(uses) > 200
+    nowhere = [f"{name}:{use.line} in {use.where}" for name, use in uses if not use.reason or use.kind == "use" and use.reason.startswith(("As above", "As for"))]
+    assert not nowhere, f"no reason is stated: {nowhere}"
+    kept = (ROOT / "Documentation/unsafe.rst").read_text()
+    assert kept == unsafe_list.page(), "run: python3 tests/unsafe_list.py >Documentation/unsafe.rst"
 
 
 def test_pages(tmp_path: Path) -> None:

@@ -401,6 +401,7 @@ unsafe impl Send for Device {}
 // SAFETY: The methods of `Device` are either read-only or calls that the transports serialise.
 unsafe impl Sync for Device {}
 
-// SAFETY: As for `Device`; `Bound` is only a marker. Configuration access and reset may be called
+// SAFETY: `Bound` is only a marker, and the methods of `Device` are either read-only or calls that
+// the transports or the binding serialise. Configuration access and reset may be called
 // from any thread that may sleep.
 unsafe impl Sync for Device<device::Bound> {}

@@ -74,5 +74,5 @@ impl Callback {
 // SAFETY: The pointer is only passed to a function that any thread may call.
 unsafe impl Send for Callback {}
 
-// SAFETY: As above.
+// SAFETY: The pointer is only passed to a function that any thread may call, in parallel.
 unsafe impl Sync for Callback {}

@@ -132,7 +132,7 @@ impl<T: Transport> Ops<T> {
     unsafe extern "C" fn generation(vdev: *mut bindings::virtio_device) -> u32 {
         // SAFETY: By the contract of the table.
         let (device, transport) = unsafe { Shell::<T>::parts(vdev) };
-        // SAFETY: As above.
+        // SAFETY: By the contract of the table the device is one of `T`.
         let generation = unsafe { Shell::<T>::generation(vdev) };
 
         generation.tell(transport.generation(), || {
@@ -147,7 +147,7 @@ impl<T: Transport> Ops<T> {
         // SAFETY: By the contract of the table.
         let status = unsafe { Self::of(vdev) }.status();
 
-        // SAFETY: As above.
+        // SAFETY: By the contract of the table the device is one of `T`.
         unsafe { Shell::<T>::reset(vdev) }.shown(status)
     }
 

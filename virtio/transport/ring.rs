@@ -288,7 +288,7 @@ impl<B> Drop for Ring<B> {
 // SAFETY: A queue can be used and deleted by any thread.
 unsafe impl<B: Send> Send for Ring<B> {}
 
-// SAFETY: As for `Virtqueue`.
+// SAFETY: A shared reference gives out the `Virtqueue` only, which is `Sync`.
 unsafe impl<B: Sync> Sync for Ring<B> {}
 
 // SAFETY: `vring_interrupt()` is a handler for interrupts of a queue, which the value keeps.
