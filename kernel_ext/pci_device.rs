@@ -103,8 +103,8 @@ pub fn set_master(dev: &pci::Device<Bound>) {
     unsafe { bindings::pci_set_master(raw(dev)) };
 }
 
-/// Keeps the device from memory. Returns whether it says itself that it is so, or is not there; what
-/// it wrote before has arrived then.
+/// Keeps the device from memory. Returns whether the device confirms it, or is not there. What it
+/// wrote before has arrived then.
 ///
 /// # Context
 ///

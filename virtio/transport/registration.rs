@@ -162,8 +162,8 @@ impl<T: Transport> Shell<T> {
         // SAFETY: `Registration::new` set the parent, which is bound until the work is cancelled.
         let parent: &device::Device =
             unsafe { device::Device::from_raw((*shell.device.get()).dev.parent) };
-        // Whoever has it resets the device by the bus, puts it to sleep, or takes the driver away and
-        // waits for the end of this.
+        // Whoever has it resets the device by the bus, puts it to sleep, or takes the driver away
+        // and waits for the end of this.
         let Some(_lock) = Lock::try_new(parent) else {
             late.queue_freezable(INTERVAL);
             return;
@@ -199,7 +199,7 @@ impl<T: Transport> Shell<T> {
     }
 }
 
-/// A lock of the driver core: without that of a device, no driver is bound to the device or unbound.
+/// A lock of the driver core: without that of a device, no driver is bound to it or unbound.
 struct Lock(NonNull<bindings::device>);
 
 impl Lock {
