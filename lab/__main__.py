@@ -23,7 +23,7 @@ DEBUG_TESTS = (
     "tests/test_balloon_device.py", "tests/test_balloon_services.py",
     "tests/test_mmio.py", "tests/test_mmio_hostile.py", "tests/test_mmio_accesses.py",
     "tests/test_pci.py", "tests/test_pci_hostile.py", "tests/test_pci_life.py", "tests/test_pci_legacy.py", "tests/test_pci_admin.py",
-    "tests/test_pci_sriov.py",
+    "tests/test_pci_sriov.py", "tests/test_harm.py",
 )
 # What `make test-arm64` runs, over MMIO and PCI, with all our modules below the drivers.
 BELOW = ("virtio", "virtio_ring", "virtio_mmio", "virtio_pci")
