@@ -66,12 +66,22 @@ pub(crate) unsafe extern "C" fn late_interrupt(vq: *mut virtqueue) {
     }
 }
 
+/// Stops a queue, or does not, as [`DISABLED`] says; an interrupt comes all the same.
+///
+/// # Safety
+///
+/// `vq` is a queue.
 unsafe extern "C" fn disable_vq(vq: *mut virtqueue) -> c_int {
-    // SAFETY: By the contract of the table it is a queue.
+    // SAFETY: By the safety requirements it is a queue.
     unsafe { late_interrupt(vq) };
     DISABLED.load(Relaxed)
 }
 
+/// Says that a queue is in use again.
+///
+/// # Safety
+///
+/// None.
 unsafe extern "C" fn enable_vq(_vq: *mut virtqueue) -> c_int {
     0
 }
