@@ -29,7 +29,6 @@ use crate::{
     },
     kernel_ext::{
         pci_cap,
-        pci_device,
         pci_io::{
             Mapping,
             Regions,
