@@ -7,7 +7,7 @@ PYTHON ?= python3
 # What the command line may set; the lab reads it from the environment.
 export KDIR KSRC OUT LLVM RELEASE KERNEL STACK TESTS PYTEST_ARGS PROFILE BENCH_ARGS ACCEL LAB_CACHE LINUX_SOURCE DEBIAN_MIRROR DURATION INPUT
 
-TARGETS := modules stock-modules intree patches demo bench bench-balloon bench-ring bench-rng bench-mmio bench-pci test test-long test-intree test-debug test-arm64 fuzz lint rustfmt rustdoc doctor shell update clean distclean
+TARGETS := modules stock-modules deb intree patches demo bench bench-balloon bench-ring bench-rng bench-mmio bench-pci test test-long test-intree test-debug test-arm64 test-deb fuzz lint rustfmt rustdoc doctor shell update clean distclean
 
 .PHONY: help $(TARGETS)
 
@@ -18,6 +18,7 @@ help: ## this list
 demo:		## hibernate a guest with an inflated balloon, beside one with the C driver: [KERNEL=full] [STACK=all: all modules ours]
 
 ##@ Install
+deb:		## make the Debian package that has DKMS install the balloon's module, for Debian's newest kernels
 stock-modules:	## build the modules for Debian's own kernel: the newest, or RELEASE=<uname -r>
 modules:	## build the modules for the lab's kernel, or: KDIR=<prepared kernel build> [OUT=<folder>] [LLVM=1]
 intree:		## put the sources into a kernel tree, to be built as a part of it: KSRC=<source of Linux 7.3>
@@ -27,6 +28,7 @@ test:		## run the tests on both kernels: [TESTS=<files>] [PYTEST_ARGS=<options>]
 test-long:	## run the tests and the long ones, those of the kernel with everything built in as well
 test-intree:	## run the tests of a kernel with everything built in, and of a Debian system on it: [KERNEL=rust-debug]
 test-debug:	## run the tests under KASAN, lockdep and kmemleak, with allocations that fail
+test-deb:	## try the Debian package in a Debian system: install, hibernate, upgrade, remove
 test-arm64:	## run those of transports, rings and balloon on arm64, under emulation
 fuzz:		## feed drivers devices that lie: [DURATION=<seconds>] [INPUT=<file>: only this one] [KERNEL=full]
 

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Optional, Sequence
 
-from lab import buildroot, cache, doctor, enter, herd, host, intree, intree_kernel, kdir, kernels, lint, modules, patches, paths, rustdoc
+from lab import buildroot, cache, deb, doctor, enter, herd, host, intree, intree_kernel, kdir, kernels, lint, modules, patches, paths, rustdoc
 from lab.errors import LabError
 from lab.progress import Steps
 
@@ -54,6 +54,17 @@ def stock_modules() -> int:
     buildroot.ensure(steps.begin("build root"))
     kernel = kernels.prepare("stock", steps)
     return _show(modules.build(steps.begin("modules"), kernel, modules.out_folder(kernel)))
+
+
+def build_deb() -> int:
+    """Makes the Debian package that has DKMS install the balloon's module, for Debian's newest kernels."""
+    return _show(deb.build(Steps(deb.STEPS)))
+
+
+def test_deb() -> int:
+    """Tries the Debian package in a Debian system."""
+    facts = deb.for_guests(Steps(deb.STEPS + modules.STEPS_ALL + modules.STEPS_EACH + 1))
+    return _inside(["python3", "-m", "pytest", "-o", "cache_dir=/src/build/pytest", *shlex.split(os.environ.get("PYTEST_ARGS", "")), "tests/deb"], facts)
 
 
 def put_intree() -> int:
@@ -208,7 +219,7 @@ def distclean() -> int:
 
 
 COMMANDS = {
-    "modules": build_modules, "stock-modules": stock_modules, "intree": put_intree, "patches": write_patches,
+    "modules": build_modules, "stock-modules": stock_modules, "deb": build_deb, "test-deb": test_deb, "intree": put_intree, "patches": write_patches,
     "demo": demo, "bench": bench, "bench-balloon": bench_balloon, "bench-ring": bench_ring, "bench-rng": bench_rng, "bench-mmio": bench_mmio,
     "bench-pci": bench_pci, "test": test, "test-long": test_long, "test-intree": test_intree, "test-debug": test_debug,
     "test-arm64": test_arm64, "fuzz": fuzz,

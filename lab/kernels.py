@@ -91,7 +91,7 @@ def wanted_release() -> Optional[str]:
 
 def prepare(name: str, steps: Steps) -> Kernel:
     """The kernel `stock` or one of RECIPES, made if need be in STEPS steps. Raises LabError."""
-    return _stock(steps) if name == "stock" else _built(name, RECIPES[name], steps)
+    return stock(steps, wanted_release()) if name == "stock" else _built(name, RECIPES[name], steps)
 
 
 def ingredients(step: Step, script: str) -> tuple[Entry, tuple[str, ...]]:
@@ -100,9 +100,15 @@ def ingredients(step: Step, script: str) -> tuple[Entry, tuple[str, ...]]:
     return source, (source.name, _script(script), *_tools())
 
 
-def _stock(steps: Steps) -> Kernel:
+def package(release: Optional[str]) -> Package:
+    """The archive's packages for a release, or for its newest kernel. Raises LabError."""
+    return _with_fresh_lists(_find, release)
+
+
+def stock(steps: Steps, release: Optional[str]) -> Kernel:
+    """Debian's own kernel of a release, or its newest, made ready for modules in STEPS steps. Raises LabError."""
     step = steps.begin("kernel source")
-    package = _with_fresh_lists(_find, wanted_release())
+    package = _with_fresh_lists(_find, release)
     source = _archive_source(step, package.version)
     step = steps.begin("kernel `stock`")
     entry = Entry("stock", f"stock kernel {package.release}", (

@@ -113,3 +113,12 @@ def test_pages(tmp_path: Path) -> None:
     for page in pages:
         missing = [name for name in re.findall(r"\b[a-z-]+\.rst\b", page.read_text()) if not (source / name).exists()]
         assert not missing, f"{page.name} names {missing}"
+
+
+def test_help() -> None:
+    """If this fails `make help` leaves a target out, or lists one that the lab does not know."""
+    listed = re.findall(r"^  make (\S+)", subprocess.run(["make", "help"], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout, re.MULTILINE)
+    targets = re.findall(r"^TARGETS := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[0].split()
+    assert sorted(listed) == sorted({"help", *targets})
+    known = re.findall(r'"([a-z0-9-]+)": \w', re.findall(r"^COMMANDS = \{(.*?)^\}", (ROOT / "lab/__main__.py").read_text(), re.MULTILINE | re.DOTALL)[0])
+    assert sorted(known) == sorted(targets)

@@ -31,7 +31,8 @@ class Kernel:
 @dataclass(frozen=True)
 class Facts:
     """The lab's facts: `out` maps a kernel's name to the folder with our modules for it. Its kernels are all of one architecture, that of
-    `programs` and `busybox`. `debian` is the image of a root file system, if one was asked for."""
+    `programs` and `busybox`. `debian` is the image of a root file system, if one was asked for,
+    `initrd` what its kernel boots from, if it needs that, and `packages` our Debian packages, oldest first."""
 
     kernels: dict[str, Kernel]
     out: dict[str, Path]
@@ -39,6 +40,8 @@ class Facts:
     busybox: Path
     accel: str
     debian: Path | None
+    initrd: Path | None
+    packages: tuple[Path, ...]
 
 
 @cache
@@ -65,4 +68,6 @@ def facts() -> Facts:
         busybox=Path(raw.get("busybox", "/bin/busybox")),
         accel=raw.get("accel", "tcg"),
         debian=Path(raw["debian"]) if "debian" in raw else None,
+        initrd=Path(raw["initrd"]) if "initrd" in raw else None,
+        packages=tuple(Path(path) for path in raw.get("packages", ())),
     )

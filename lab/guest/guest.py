@@ -72,6 +72,7 @@ class Guest(Shell):
         swap: str = "nvme",
         icount: bool = False,
         root: Path | None = None,
+        initrd: Path | None = None,
         modules: Iterable[str] = (),
         rust: Iterable[str] = (),
         files: Mapping[str, bytes | Path] = {},
@@ -95,6 +96,7 @@ class Guest(Shell):
         icount          one guest instruction takes one nanosecond of the guest's clock (TCG, one CPU)
         root            image of a root file system with the agent to boot from a virtio disk, instead of an initramfs; the guest
                         gets a copy of it. The kernel must have all drivers built in that this needs
+        initrd          or this initial file system of its own
         modules         further modules to have in the guest; load them with `modprobe`
         rust            further modules to take from our folder instead of the kernel's
         files           path in the guest -> contents, or a file of the build root
@@ -123,6 +125,7 @@ class Guest(Shell):
         self._machine = machine or machines.USUAL[self.kernel.arch]
         self._kind = machines.kind(self._machine)
         self._root = root
+        self._initrd = initrd
         self._swap = swap
         self._swap_device = SWAP_DEVICE if swap.startswith("nvme") else "/dev/vda"
         early = [*self._kind.transports]
@@ -375,7 +378,7 @@ class Guest(Shell):
             raise GuestError(self._describe("the guest runs already, or was stopped"))
         if self._qemu:
             self._qemu.close()
-        initrd = None if self._root else self._make_initrd(pre_resume)
+        initrd = self._initrd if self._root else self._make_initrd(pre_resume)
         # An emulated guest may get no CPU for half a minute on a busy machine, which is no lockup of its own; the most is 60.
         watchdog = min(60, WATCHDOG_SECONDS * self._patience())
         options = [*self._kind.options, f"console={self._kind.tty}0,115200", f"watchdog_thresh={watchdog}"]
