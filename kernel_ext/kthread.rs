@@ -6,6 +6,7 @@
 
 use core::{
     marker::PhantomData,
+    pin::Pin,
     ptr::{
         null_mut,
         NonNull, //
@@ -14,18 +15,82 @@ use core::{
 use kernel::{
     bindings,
     error::from_err_ptr,
-    prelude::*, //
+    impl_has_hr_timer,
+    prelude::*,
+    time::{
+        hrtimer::{
+            HrTimer,
+            HrTimerCallback,
+            HrTimerCallbackContext,
+            HrTimerRestart,
+            RelativeMode,
+            ScopedHrTimerPointer, //
+        },
+        Delta,
+        Monotonic, //
+    },
+    types::Opaque, //
 };
+
+/// How often a thread that is to stop is thawed.
+const THAW: Delta = Delta::from_millis(10);
 
 /// A kernel thread that its owner starts and stops.
 ///
-/// Dropping it asks the thread to stop and waits until it has. A frozen thread does not answer, so
-/// never drop it from a callback of the PM core.
+/// Dropping it asks the thread to stop and waits until it has. A thread that is frozen is thawed
+/// for that: devices are unplugged while tasks are frozen, too.
 ///
 /// # Invariants
 ///
-/// `0` points to the task of the thread, on which this owns a reference.
-pub struct Thread(NonNull<bindings::task_struct>);
+/// This owns a reference on the task of the thread.
+pub struct Thread(Pin<KBox<Task>>);
+
+/// The task of a thread, and the timer that thaws it.
+#[pin_data]
+struct Task {
+    task: NonNull<bindings::task_struct>,
+    #[pin]
+    timer: HrTimer<Self>,
+}
+
+impl Task {
+    /// Wakes the task if it is frozen, whether others are to stay so or not.
+    ///
+    /// `thaw_process()` is not there for modules. A task that is not asked to stop would go on as
+    /// if the system did not sleep.
+    fn thaw(&self) {
+        let entry = Opaque::<bindings::wait_queue_entry>::zeroed();
+
+        // SAFETY: Nobody else has the entry.
+        unsafe { (*entry.get()).private = self.task.as_ptr().cast() };
+        // SAFETY: The function takes the task from the entry, and nothing else. `Thread` keeps it.
+        unsafe {
+            bindings::default_wake_function(entry.get(), bindings::TASK_FROZEN, 0, null_mut())
+        };
+    }
+}
+
+impl HrTimerCallback for Task {
+    type Pointer<'a> = Pin<&'a Self>;
+
+    fn run(this: Pin<&Self>, mut context: HrTimerCallbackContext<'_, Self>) -> HrTimerRestart {
+        this.thaw();
+        context.forward_now(THAW);
+        HrTimerRestart::Restart
+    }
+}
+
+impl_has_hr_timer! {
+    impl HasHrTimer<Self> for Task {
+        mode: RelativeMode<Monotonic>, field: self.timer
+    }
+}
+
+// SAFETY: A task may be woken from any thread.
+unsafe impl Send for Task {}
+
+// SAFETY: A task may be woken by several threads at once.
+unsafe impl Sync for Task {}
 
 impl Thread {
     /// Creates a thread named `name/instance`, which does not run before [`Self::start`].
@@ -63,32 +128,48 @@ impl Thread {
 
         // SAFETY: A new thread waits to be woken, so its task exists. The reference keeps it so.
         unsafe { bindings::get_task_struct(task.as_ptr()) };
-        // INVARIANT: The reference was taken above.
-        Ok(Self(task))
+        let boxed = KBox::pin_init(
+            pin_init!(Task {
+                task,
+                timer <- HrTimer::new(),
+            }),
+            GFP_KERNEL,
+        );
+
+        match boxed {
+            // INVARIANT: The reference was taken above.
+            Ok(boxed) => Ok(Self(boxed)),
+            Err(error) => {
+                // SAFETY: The reference was taken above. A thread that never ran ends at once.
+                unsafe {
+                    bindings::kthread_stop(task.as_ptr());
+                    bindings::put_task_struct(task.as_ptr());
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Lets the thread run.
     pub fn start(&self) {
         // SAFETY: The task exists by the type invariant.
-        unsafe { bindings::wake_up_process(self.0.as_ptr()) };
+        unsafe { bindings::wake_up_process(self.0.task.as_ptr()) };
     }
 }
 
 impl Drop for Thread {
     fn drop(&mut self) {
-        // SAFETY: The task exists by the type invariant, and the reference is dropped after use.
-        unsafe {
-            bindings::kthread_stop(self.0.as_ptr());
-            bindings::put_task_struct(self.0.as_ptr());
-        }
+        let task = self.0.task;
+
+        // It may be frozen now, or only when it was asked to stop.
+        self.0.as_ref().start_scoped(THAW, || {
+            // SAFETY: Nobody else stops the thread. It exists until its reference is put below.
+            unsafe { bindings::kthread_stop(task.as_ptr()) }
+        });
+        // SAFETY: By the type invariant; the timer does not use the task any more.
+        unsafe { bindings::put_task_struct(task.as_ptr()) };
     }
 }
-
-// SAFETY: A task may be started and stopped from any thread.
-unsafe impl Send for Thread {}
-
-// SAFETY: `start` may be called from any thread, and concurrently.
-unsafe impl Sync for Thread {}
 
 /// The running thread itself; proof of being inside of one.
 pub struct Current(PhantomData<*mut ()>);

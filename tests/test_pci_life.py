@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from balloon_books import settle, total_kib
-from lab.guest import Guest, facts, initramfs
+from lab.guest import BALLOON_ID, Guest, facts, initramfs
 from test_pci import ALL_OURS, DRIVER, INTERFACES, KERNEL, LAYERS, PORTS, RINGS, boot, net
 from test_ring import MODULES, PROGRAMS, Devices, Ring
 
@@ -149,6 +149,33 @@ def test_reset_while_the_driver_comes_and_goes(guests: Factory, ours: frozenset[
     assert said == f"{rounds} rounds\n"
     settle(guest, 60, total)
     assert [line for line in guest.dmesg() if not HELD.search(line)] == []
+
+
+def throttle(guest: Guest, rate: int) -> None:
+    """Has the disk with the image take so many bytes a second; 0: as many as come."""
+    guest.qmp("human-monitor-command", command_line=f"block_set_io_throttle swap {rate} 0 0 0 0 0")
+
+
+def test_unplug_while_an_image_is_written(guests: Factory) -> None:
+    """If this fails a guest whose balloon device is taken away while it hibernates, with its threads frozen, never powers off; or it does
+    not wake up on a host that has no such device."""
+    guest = boot(guests, ALL_OURS, swap_mib=600, root_port=True)
+    total = total_kib(guest)
+    guest.set_target(100)
+    settle(guest, 100, total)
+    throttle(guest, 1 << 20)
+    guest.begin_hibernation("shutdown")
+    guest.wait_for(lambda: "Image saving progress" in guest.console.text(), 60, "no image")
+    guest.qmp("device_del", id=BALLOON_ID)
+    guest.wait_for(lambda: guest.qemu.monitor.events("DEVICE_DELETED") != [], 60, "the guest does not let go of the device")
+    throttle(guest, 0)
+    assert guest.end_hibernation(60) is None
+
+    result = guest.resume(balloon=False)
+    assert result is not None and result.status == 0
+    guest.wait_for(lambda: guest.run(f"test -e {BALLOON}/virtio0", check=False).status != 0, 60, "the driver does not let go of its device")
+    assert total_kib(guest) == total
+    assert "vballoon" not in guest.run("cat /proc/[0-9]*/comm").out, "the thread is still there"
 
 
 @pytest.mark.parametrize("ours", LAYERS)

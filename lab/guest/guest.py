@@ -318,9 +318,17 @@ class Guest(Shell):
         Returns the Result of the script when the guest runs on: status not 0 for a hibernation that failed; 0 in the modes
         `reboot` and `test_resume`, whose guest has resumed by itself, and with `pm_test`.
         """
+        self.begin_hibernation(mode)
+        return self.end_hibernation(timeout)
+
+    def begin_hibernation(self, mode: str | None = None) -> None:
+        """The first half of `hibernate()`: does not wait. Nothing but `end_hibernation()` may be asked of the guest's agent then."""
         if mode == "suspend":
             self._need_firmware()
         self._send(f"echo {mode or self._kind.power_off} >/sys/power/disk && echo disk >/sys/power/state")
+
+    def end_hibernation(self, timeout: float = 120) -> Result | None:
+        """The second half of `hibernate()`, which returns what that does."""
         return self._sleep(timeout)
 
     def suspend(self, mode: str = "deep", timeout: float = 60) -> Result | None:
@@ -343,18 +351,21 @@ class Guest(Shell):
         return self._answer(timeout)
 
     def resume(
-        self, target_mib: float | None = None, pre_resume: str | None = None, fresh_ok: bool = False, timeout: float = 120
+        self, target_mib: float | None = None, pre_resume: str | None = None, fresh_ok: bool = False, balloon: bool = True, timeout: float = 120,
     ) -> Result | None:
         """Starts a new QEMU process on the swap disk and lets the kernel in it resume from the image.
 
         target_mib   the size the host wants the balloon to have from the first moment on
         pre_resume   a shell script that the booting kernel's init runs before it resumes (`modprobe virtio_balloon` …)
         fresh_ok     the guest may boot afresh, without an error; then None is returned
+        balloon      False: the new QEMU process has no balloon device, whatever the guest had when it went to sleep
 
         Returns the Result of the script that had put the guest to sleep.
         """
         if self._pending is None:
             raise GuestError(self._describe("the guest does not sleep"))
+        if not balloon:
+            self._balloon = None
         self._launch(pre_resume, target_mib)
         number = self._pending[0]
         message = self._wait(
