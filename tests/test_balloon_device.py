@@ -95,6 +95,18 @@ def test_page_changes_hands_with_the_answer(rig: Rig) -> None:
     assert device.untouched(pages), "the pages are in use again, but the device has not answered"
 
 
+def test_device_that_remembers_another_balloon(rig: Rig) -> None:
+    """The host must not go on to count pages that a kernel had which is no more, or that nobody has."""
+    device = rig.device
+    device.actual = 3 * REQUEST
+    rig.load(0)
+    rig.guest.wait_for(lambda: device.actual == 0, 10, "the device is not told that the balloon is empty")
+    assert device.actual_writes == [0]
+    device.actual = REQUEST
+    rig.unload()
+    assert device.actual == 0, "removal leaves the device with pages that the balloon does not have"
+
+
 def test_several_requests_at_a_time(rig: Rig) -> None:
     """The driver goes on while the device works, and tells of progress meanwhile."""
     device = rig.device

@@ -377,6 +377,15 @@ impl<'a> Engine<'a> {
         }
     }
 
+    /// As [`Self::tell_actual`], whatever the device was told: it may remember a balloon that it
+    /// had with another kernel.
+    pub(super) fn correct_actual(&self, st: &mut State) {
+        // Fails only if there is no configuration space, and then `probe` would have, too.
+        if self.dev.read(&ACTUAL) != Ok(to_balloon_pages(st.agreed)) {
+            self.tell_again(st);
+        }
+    }
+
     /// Tells the device the size of the balloon that it agreed to.
     pub(super) fn tell_again(&self, st: &mut State) {
         if st.dead || st.queues.is_none() {

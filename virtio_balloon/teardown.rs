@@ -85,7 +85,7 @@ impl<'a> Engine<'a> {
             }
             self.notify(&mut st);
             if (st.held == 0 || st.stale) && st.requests.in_use() == 0 {
-                self.tell_actual(&mut st);
+                self.correct_actual(&mut st);
                 return true;
             }
             self.tell_progress(&mut st);

@@ -59,6 +59,7 @@ struct Worker {
 impl<'a> Engine<'a> {
     /// Serves the device until the driver is unbound.
     pub(super) fn serve(&self, current: &kthread::Current) {
+        self.correct_actual(&mut self.state.lock());
         let Ok(source) = Source::new() else {
             dev_err!(
                 self.dev,
