@@ -170,7 +170,10 @@ def test_deflate_on_oom(guests: Factory, kernel: str, driver: str) -> None:
     wanted = (guest.meminfo()["MemAvailable"] >> 10) - 60
     guest.inflate(wanted)
     assert total_kib_unchanged(guest) == total, "the pages in the balloon still count as the guest's"
+    # A program that is about to hibernate the system has opened this; tasks are not frozen yet.
+    guest.run("mkfifo /tmp/close; (exec 3</dev/snapshot; read line </tmp/close) >/dev/null 2>&1 & sleep 1")
     use_memory(guest, 200 << 10)
+    guest.run("echo >/tmp/close")
     use_memory(guest, 200 << 10)
     assert guest.run("echo alive", timeout=20).out == "alive\n"
     assert guest.vmstat()["oom_kill"] == 0

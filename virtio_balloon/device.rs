@@ -213,6 +213,8 @@ impl Driver for BalloonDriver {
     }
 
     fn freeze(_dev: &Device<Core<'_>>, data: Pin<&Balloon<'_>>) -> Result {
+        // Nobody uses a device while it is reset.
+        data.informer.pause();
         data.engine.disconnect();
         data.informer.disconnect();
         Ok(())

@@ -142,13 +142,22 @@ impl<'a> Informer<'a> {
         self.shared.info.ring();
     }
 
+    /// Leaves the device alone until [`Self::go_live`]; waits for what is being done.
+    ///
+    /// # Context
+    ///
+    /// May sleep.
+    pub(super) fn pause(&self) {
+        *self.live.lock() = false;
+    }
+
     /// Takes everything back from the device by a reset.
     ///
     /// # Context
     ///
     /// May sleep.
     pub(super) fn disconnect(&self) {
-        *self.live.lock() = false;
+        self.pause();
         self.stats.disconnect();
         self.hints.disconnect();
         self.reports.disconnect();

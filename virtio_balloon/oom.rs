@@ -107,8 +107,9 @@ impl OomHandler for Listener {
         let figures = &shared.figures;
         let held = as_pages(figures.held.get());
 
-        // While a sleep transition is under way nobody would do the work.
-        if held == 0 || shared.is_paused() || shared.is_ended() || figures.broken.get() != 0 {
+        // While the thread is frozen nobody would do the work.
+        if held == 0 || figures.frozen.get() != 0 || shared.is_ended() || figures.broken.get() != 0
+        {
             return 0;
         }
         let before = figures.deflated.get();
