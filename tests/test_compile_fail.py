@@ -65,7 +65,8 @@ def compile_file(source: Path, folder: Path, emit: str) -> list[dict]:
 def api(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with the API as a crate."""
     folder = tmp_path_factory.mktemp("compile_fail")
-    assert not compile_file(SOURCES / "api.rs", folder, "metadata")
+    errors = [message["rendered"] for message in compile_file(SOURCES / "api.rs", folder, "metadata")]
+    assert not errors, "".join(errors)
     return folder
 
 

@@ -10,6 +10,7 @@ pub mod config;
 
 #[path = "../../kernel_ext"]
 pub mod kernel_ext {
+    pub mod delayed_work;
     pub mod io_address;
     pub mod iomap;
     pub mod irq_handler;
@@ -32,6 +33,7 @@ pub mod virtio {
     pub mod pm;
     pub mod prelude;
     pub mod queue;
+    pub mod reset;
     pub mod stream;
     pub mod transport;
 
