@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import pytest
 from balloon_books import MIB, PROGRAMS, driver_log, settle, total_kib
 from lab.guest import Guest, facts
 
@@ -12,6 +13,8 @@ Factory = Callable[..., Guest]
 
 KERNEL = list(facts().kernels)[-1]
 """The one for the tests that need only one: `full`, or `debug`."""
+
+UNSTEADY = pytest.mark.xfail(strict=False, reason="how far policy=pressure goes depends on how soon the kernel swaps: see limitations.rst")
 
 FILES = {**PROGRAMS, "/bin/hog": facts().programs / "hog"}
 PARAMETERS = "/sys/module/virtio_balloon/parameters"
@@ -54,10 +57,13 @@ def settle_at(guest: Guest, mib: int, total: int) -> None:
     settle(guest, mib, total)
 
 
-def test_cold_memory_is_swapped_out(guests: Factory, kernel: str, driver: str) -> None:
+@pytest.mark.parametrize("driver", ["rust", pytest.param("c", marks=pytest.mark.long)])
+def test_cold_memory_is_swapped_out(guests: Factory, driver: str) -> None:
     """If this fails a host gets no memory from a guest whose programs do not use theirs, although there is swap for it."""
-    guest = guests(kernel=kernel, driver=driver, memory_mib=768, swap_mib=700, files=FILES).start()
+    guest = guests(kernel=KERNEL, driver=driver, memory_mib=768, swap_mib=700, files=FILES).start()
     total = total_kib(guest)
+    if driver == "rust":
+        guest.run(f"echo pressure >{PARAMETERS}/policy")
     hog(guest, 400, "once")
     begin = time.monotonic()
     guest.inflate(600)
@@ -68,10 +74,13 @@ def test_cold_memory_is_swapped_out(guests: Factory, kernel: str, driver: str) -
     assert driver_log(guest) == []
 
 
+@pytest.mark.long
+@UNSTEADY
 def test_out_of_reach_with_swap(guests: Factory) -> None:
     """If this fails a host that asks for too much kills programs of a guest that has swap, keeps it busy, or cannot take it back."""
     guest = guests(kernel=KERNEL, memory_mib=512, swap_mib=200, files=FILES).start()
     total = total_kib(guest)
+    guest.run(f"echo pressure >{PARAMETERS}/policy")
     hog(guest, 300, "once")
     guest.set_target(guest.memory_mib - 1)
     reached = rest(guest)
@@ -97,10 +106,13 @@ def test_out_of_reach_with_swap(guests: Factory) -> None:
     assert guest.run("grep -c . /tmp/hog; killall hog").out == "1\n"
 
 
+@pytest.mark.long
+@UNSTEADY
 def test_thrashing_guest_is_left_alone(guests: Factory) -> None:
     """If this fails a balloon makes a guest read all its memory back from swap over and over, until nothing else gets done."""
     guest = guests(kernel=KERNEL, memory_mib=512, swap_mib=600, files=FILES).start()
     total = total_kib(guest)
+    guest.run(f"echo pressure >{PARAMETERS}/policy")
     hog(guest, 250, "always")
     guest.set_target(420)
     guest.wait_for(lambda: guest.balloon_debugfs()["limited_by"] == "pressure", 40, lambda: f"not limited: {guest.balloon_debugfs()}")
@@ -126,7 +138,7 @@ def test_administrator_has_a_say(guests: Factory) -> None:
     unnoticed."""
     guest = guests(kernel=KERNEL, memory_mib=512, swap_mib=600, files=FILES).start()
     total = total_kib(guest)
-    assert (guest.read(f"{PARAMETERS}/policy").strip(), guest.read(f"{PARAMETERS}/floor").strip()) == ("pressure", "32M")
+    assert (guest.read(f"{PARAMETERS}/policy").strip(), guest.read(f"{PARAMETERS}/floor").strip()) == ("available", "32M")
     hog(guest, 150, "once")
     for floor, kib in (("200M", 200 << 10), ("50%", total // 2)):
         guest.run(f"echo available >{PARAMETERS}/policy; echo {floor} >{PARAMETERS}/floor")

@@ -65,8 +65,13 @@ const DEAR: Delta = Delta::from_millis(100);
 /// For how many times as long they wait.
 const REST: i64 = 8;
 
-/// Pages that are allocated at once while others are swapped out for them: 1 MiB.
-const SWAP_AT_ONCE: usize = (1 << 20) >> PAGE_SHIFT;
+/// Pages that are allocated at once while others are swapped out for them. Less than the kernel's
+/// thread leaves free above the low mark, between which and the high one it goes on.
+const SWAP_AT_ONCE: usize = 64;
+
+/// An allocation of several pages gives no more than these when they would leave less free than the
+/// low mark: one for its first and one for its last attempt.
+const BELOW_LOW_MARK: usize = 2;
 
 /// How long to wait for memory that is being reclaimed before looking again, and how long it is
 /// worth while, in milliseconds.
@@ -172,7 +177,7 @@ pub(super) struct Source {
     backoff: Backoff,
     moderation: Moderation,
     pressure: Pressure,
-    /// When time began to count for it.
+    /// When time began to count for the pressure.
     start: Instant<Monotonic>,
 }
 
@@ -255,12 +260,17 @@ impl Source {
 
     /// Takes up to `want` pages for which others are swapped out, as fast as the kernel does that.
     ///
-    /// Leaves the swapping to the kernel's own thread, which goes on until some memory is free
-    /// above the lowest mark: it needs a little itself for what it writes.
+    /// Leaves the swapping to the kernel's own thread, and all that is below the low mark to it and
+    /// to others: without some pages for what it writes nothing can be swapped out, and a process
+    /// is killed beside a swap area that is empty.
     fn squeeze(&mut self, want: usize) -> Supply {
         let want = want.min(SWAP_AT_ONCE);
-        let got = self.take_singles(want, Effort::Background);
+        let mut got = self.take_singles(want, Effort::Background);
 
+        if got <= BELOW_LOW_MARK.min(want - 1) {
+            self.batch.clear();
+            got = 0;
+        }
         self.pressure.note_taken(usize_as_u64(got));
         match self.backoff.stalled(got > 0) {
             _ if got >= want => Supply::Some,

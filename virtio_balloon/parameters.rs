@@ -32,7 +32,7 @@ use kernel::{
 
 module_parameter! {
     /// `policy=`: the name of a [`Policy`].
-    POLICY: PolicyName = PolicyName(Policy::Pressure),
+    POLICY: PolicyName = PolicyName(Policy::Available),
     c"policy", c"virtio_balloon.policy", 0o644
 }
 modinfo!("parmtype", "policy:string");

@@ -24,7 +24,8 @@ SECONDS = 20
 
 LOADS = {"once": "a program that sleeps", "always": "a program that uses its memory"}
 POLICIES: dict[Driver, tuple[str, ...]] = {"c": ("",), "rust": ("available", "pressure", "swap")}
-DEFAULT = "pressure"
+COMPARED = "pressure"
+"""The policy that stands beside the C driver in the table."""
 OOM = ("oom", "Out of memory", "Killed")
 
 Curve = list[tuple[float, float]]
@@ -45,7 +46,7 @@ def measure(kernel: str, samples: dict[Driver, Samples], key: str, say: Say) -> 
                     curves[load][policy or "the C driver"] = curve
                     seconds, mib = curve[-1]
                     say(f"{driver:<4}  {LOADS[load]}, {policy or 'no'} policy: {mib:.0f} MiB, after {seconds:.1f} s")
-                    if load == "once" and policy in ("", DEFAULT):
+                    if load == "once" and policy in ("", COMPARED):
                         if mib < TARGET_MIB:
                             raise RuntimeError(f"the balloon did not reach {TARGET_MIB} MiB")
                         samples[driver][key].append(seconds)
