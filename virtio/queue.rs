@@ -3,10 +3,9 @@
 //! Virtqueues as a driver sees them: they own the buffers that the device may touch.
 //!
 //! The binding of driver and device has the queues, from their creation in
-//! [`Driver::probe`](super::Driver::probe) or [`Driver::restore`](super::Driver::restore) until the
-//! driver gives the device up. What the driver has is a [`Queue`], a handle: it may be lost, moved
-//! and kept for as long as the driver likes. Once the queue is deleted the handle refuses
-//! everything.
+//! [`Driver::probe`] or [`Driver::restore`] until the driver gives the device up. What the driver
+//! has is a [`Queue`], a handle: it may be lost, moved and kept for as long as the driver likes.
+//! Once the queue is deleted the handle refuses everything.
 //!
 //! A payload is moved into a queue and moved out again when the device has used it, or after a
 //! reset. In between no reference to it exists, so the driver cannot touch what the device may read
