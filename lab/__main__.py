@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """The lab's commands, run on the host: `python3 -m lab COMMAND`. The Makefile has a target for each."""
 
 from __future__ import annotations

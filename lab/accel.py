@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """Whether guests can run on KVM: only if one really boots on it; otherwise on QEMU's own emulator, TCG."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """The build root: Debian 13 with its backports, made by mmdebstrap, with every tool the lab uses."""
 
 from __future__ import annotations

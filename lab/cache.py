@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """The cache: folders named after a hash of what they are made of, safe against killed runs and two runs at once.
 
 An entry is complete when it holds `entry.json`, which is put there last, by rename; until then only the holder of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """Builds our modules with a counter for each of their branches, for `make fuzz`.
 
 LLVM's SanitizerCoverage puts the counters into a section of the module, one byte for each, and where each of them counts into another.

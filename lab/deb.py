@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """`make deb` and `make test-deb`: the Debian package with the balloon's module, and a Debian system to try it on."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """`make doctor`: what is there, what is missing, how much disk is left. Changes nothing."""
 
 from __future__ import annotations

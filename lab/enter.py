@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """Runs commands in the build root: its own mount and process namespaces, the checkout at /src, the cache at /cache.
 
 As an ordinary user a user namespace makes that user root inside, so that files made in the checkout are the user's.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """herd7, which decides on litmus tests: a small Debian tree of a suite that has it, beside the build root, whose suite lacks it."""
 
 from __future__ import annotations

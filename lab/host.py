@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """What the host has to give: namespaces, disk space, the address of a Debian archive, and mmdebstrap."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """`make intree KSRC=…`: puts our sources into a kernel tree, to be built as a part of it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """Kernels with virtio built in, made inside a kernel tree: `rust` from our sources, `c`, its control, from C's, and `rust-debug`,
 which is `rust` with all that finds errors. Trees and objects stay in the cache; what is made of the checkout's present sources is in
 `build/intree-kernel`."""

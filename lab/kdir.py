@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """`make modules KDIR=…`: builds our modules with the host's tools for a kernel build of the user's, after checking both."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """The lab's kernels: `stock`, Debian's own binary; `full`, built from the archive's source with a small config; `debug`, that one
 with everything the kernel has to find errors; and `arm64`, a smaller one for another architecture."""
 

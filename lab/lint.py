@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """`make lint` and `make rustfmt`: the kernel's own style checks, with the tools of the build root."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """Builds our modules, the tests' own modules and the tests' programs for the lab's kernels, inside the build root."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """`make patches`: the sources as a series of patches for a kernel, with a cover letter, in build/patches.
 
 The commits are written by `git fast-import`, so that no file of a working tree is touched. In a git tree that KSRC names

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """Where things are, on the host and as seen inside the build root."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """Shows long work as it goes: a live line on a terminal, a plain line now and then in a pipe; the rest goes to a log."""
 
 from __future__ import annotations

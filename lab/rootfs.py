@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """Images of Debian systems for guests: systemd, and either programs that make load and a package repository in a folder, or Debian's
 own kernel and DKMS."""
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """`make rustdoc`: the documentation of the API and of every module, as pages; a warning is an error.
 
 Each module is read by rustdoc with the very flags with which the kernel's build compiled it.

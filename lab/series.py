@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """What our sources are in a kernel tree: which file goes where, what changes in the files that are there, and in which
 patches it comes.
 

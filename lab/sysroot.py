@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """The user space of guests of another architecture than the build root's: busybox, and what the tests' programs are linked with."""
 
 from __future__ import annotations

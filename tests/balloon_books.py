@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """What guest and host say of a balloon, and whether they agree."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """Fixtures of the guest tests. They run inside the lab's build root: `make test`, or `python3 -m lab` for single tests.
 
 A test that asks for `kernel` runs once for each kernel of the lab. One that asks for `driver` as well runs on each of them with our

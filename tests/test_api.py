@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """The API for drivers in Rust, on either core and ring: what becomes of the buffers that a device has, and what its configuration reads as.
 
 `tests/modules/virtio_held.rs` is a driver on the API, and its device, which uses no buffer, with the transport.

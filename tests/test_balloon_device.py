@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """The balloon driver on a device that can do what QEMU's own never does: be slow, mute, forgetful, or lie.
 
 Every test runs with a split and with a packed ring, on one kernel each; the other way round in `make test-long`. After each of them the driver is removed, every page must be back, and the

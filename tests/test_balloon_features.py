@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """The optional features of the balloon device against QEMU's own."""
 
 from __future__ import annotations

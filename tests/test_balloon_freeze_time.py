@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """How long the balloon's freeze takes, and how long its threads take to be frozen."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """Memory that is plugged and unplugged under a balloon."""
 
 from __future__ import annotations

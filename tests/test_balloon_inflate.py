@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """A balloon that follows its target: whatever the target, the memory's state and compaction do, all counts stay exact."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """How much memory a balloon leaves to its guest: swap, pressure, and what the guest's administrator says."""
 
 from __future__ import annotations

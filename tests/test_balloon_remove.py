@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """A balloon whose driver or device goes away: all pages come home, nothing is left behind. And one whose device is only reset."""
 
 from __future__ import annotations

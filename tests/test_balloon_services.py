@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """Statistics, free page hints, reports of free pages and poisoning on a device of our own, honest, mute or hostile.
 
 The kernel poisons free pages in the guest with the packed ring, and reports them ten times a second in both.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """A balloon over suspend and hibernation: it stays as it is, and only a kernel that was resumed on a fresh device takes its pages back."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """The benches without guests: what they make of their samples, and which parts `make bench` has."""
 
 from __future__ import annotations

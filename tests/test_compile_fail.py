@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """What the API for drivers and transports forbids does not compile, with the error that says why.
 
 Each file of `tests/compile_fail/` is compiled as a part of a module. Below a line that must be an error stands `//~^ ERROR CODE: text`, with

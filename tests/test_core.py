@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """The bus and core: what it makes of drivers and devices, and what user space sees of them.
 
 `tests/modules/virtio_fake.rs` is a device, its transport and its driver in one, and writes down what the core has them do. Where C

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """The demo without guests: what it makes of what it has seen."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """The pages can be built, and the conformance tables name files, functions and tests that exist, and leave no rule out."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """The fuzzer without a guest: its plans, and the modules that count. `make fuzz` is the rest, a minute of it in `make test-long`."""
 
 from __future__ import annotations

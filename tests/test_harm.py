@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """The API for drivers against a driver in safe code that tries to do harm: `tests/modules/virtio_harm.rs`.
 
 It has two devices, and works with the queues of both from interrupts and four threads at once, while they are bound, unbound and reset.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """The harness itself: guests boot, run scripts, sleep, and whatever goes wrong is noticed."""
 
 from __future__ import annotations

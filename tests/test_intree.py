@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """Our sources in a kernel tree, and as patches: `make intree`, `make patches`. Of the tree there are the files that are changed; the
 kernel that is built so has tests of its own, `make test-intree`."""
 

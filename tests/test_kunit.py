@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """KUnit suites: what the kernel's compiler makes of the parts that need no device, and of the examples in the documentation."""
 
 from __future__ import annotations

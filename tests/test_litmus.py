@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """The barriers of the rings in the kernel's own memory model: `tests/litmus`, decided by herd7.
 
 What a test forbids must not happen, with weak barriers and with strong ones, and must happen without any one of them. Each test

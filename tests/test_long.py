@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """Many hibernations in a row."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """The kernel's own virtio drivers on devices behind virtio-mmio: modern and legacy, of the module's parameter, of ACPI or of a device tree,
 and that parameter.
 

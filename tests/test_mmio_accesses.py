@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """The accesses to a device's registers, in the order in which QEMU sees them: virtio-mmio, modern and legacy, with our modules and with C's."""
 
 from __future__ import annotations

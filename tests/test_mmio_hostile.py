@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """Memory that pretends to be virtio-mmio devices and lies: registers with impossible values, that do not change, or that are not there.
 
 The registers are the memory of a PCI device `ivshmem`, in a file that the test writes; its address is given to `virtio_mmio.device=`. A second

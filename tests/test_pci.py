@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """The kernel's own virtio drivers on devices of QEMU behind PCI: by the modern and by the legacy interface, with MSI-X and without.
 
 Each test runs with our modules; in `make test-long` also with C's, the control, and with C's rings and core below our transport.

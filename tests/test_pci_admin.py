@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """A physical function that administers virtual ones, in another process (`tests/pci/admin.py`): all that `virtio_pci` exports for it.
 
 `tests/modules/pci_functions.rs` lets the guest see the virtual functions, `tests/modules/admin_calls.rs` makes the calls.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """A device on PCI that lies: capabilities that cannot be, registers that do not change, a device that vanishes (`tests/pci`).
 
 Each row binds the driver to a device with one thing wrong, and says what must come of it. Our module must always come to an end, say in

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """A legacy device on PCI that lies: registers with impossible values, that do not change, a device that is none or vanishes.
 
 As in `test_pci_hostile.py`, whose rows these are: our module must come to an end, say in one line what is wrong if it does not use the

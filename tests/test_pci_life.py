@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """Devices on PCI that are reset by their bus, and kernels that go, while disks, networks and balloon are used.
 
 Each test runs with our modules; in `make test-long` also with our transport alone, and with C's, the control. What becomes of a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """Virtual functions of a virtio device on PCI, with QEMU's own: they come, work, and go with the physical function.
 
 QEMU has no administration queue: `test_pci_admin.py` has that.

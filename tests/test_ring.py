@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """Virtqueues below the kernel's own drivers: what goes in comes out, with every feature of a ring that QEMU's devices offer.
 
 Each test runs with our `virtio_ring.ko`; in `make test-long` with the C one as a control, and with either on our `virtio.ko`.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """More of the kernel's own drivers on our rings, and one more judge of them: the kernel's own device side, `vringh`, behind `vdpa_sim`."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """Virtqueues that come and go while they are used: hot-unplug, other sizes, hibernation."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """The sample driver: the entropy device below /dev/hwrng, on either core and ring."""
 
 from __future__ import annotations

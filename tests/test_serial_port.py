@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """A serial port that a program holds open over hibernation, as the guest agent of libvirt does: `Documentation/guest-agent.rst`.
 
 After the resume the port is dead, below our modules as below those of C: `virtio_console` of Linux 7.3 loses what the host says. The

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """The parts of the modules that use only `core`, compiled and run on the host."""
 
 from __future__ import annotations

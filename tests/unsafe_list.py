@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """Lists each `unsafe` of the API for drivers and of what transports have in common, with the fact that it rests on.
 
     python3 tests/unsafe_list.py >Documentation/unsafe.rst

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """Measures the C modules and ours in one run: `python3 -m lab.bench balloon` inside the build root, `make bench-balloon` outside.
 
 `counter.rs` is a QEMU plugin that counts guest instructions, `profile.py` says in which functions they are; `balloon.py` and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """`python3 -m lab.bench balloon|ring|rng|mmio|pci|stack [--kernel NAME] [--only PART] [--profile] [--check]`: prints a table, leaves JSON, SVG and profile in build/bench/."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """What is measured of the balloon."""
 
 from __future__ import annotations

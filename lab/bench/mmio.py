@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """What is measured of virtio-mmio: requests and datagrams on microvm, on the rings of C, beside the C module.
 
 The machine does not boot with a clock of counted instructions (`icount`), so that the figures of two rounds differ more than others do.

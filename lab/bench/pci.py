@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """What is measured of virtio-pci, and of all our modules together: requests, datagrams, and devices that are bound, beside the C modules."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """Draws a bench's ratios as horizontal bars, with their targets, as SVG."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """Guest instructions by function, from the QEMU plugin `counter.rs`."""
 
 from __future__ import annotations

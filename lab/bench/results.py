@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """What a bench found: a table for people and a JSON file for programs."""
 
 from __future__ import annotations

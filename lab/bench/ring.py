@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """What is measured of the rings, with the kernel's own drivers above them."""
 
 from __future__ import annotations

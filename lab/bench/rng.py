@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """What is measured of the sample driver: reading /dev/hwrng, beside the kernel's own driver."""
 
 from __future__ import annotations

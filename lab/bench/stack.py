@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """What is measured of all together: the kernel with everything of virtio from Rust beside the same kernel from C's files, and, before
 that, all that other benches measure of single modules."""
 

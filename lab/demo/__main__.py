@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """`python3 -m lab.demo [--kernel NAME] [--stack all]`: runs the demo, prints its table and leaves result.json and the drawing in build/demo/."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """What happens to each guest of the demo, and what is measured meanwhile."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """Draws what the host saw: the size of each guest's balloon over time, as SVG and PNG."""
 
 from __future__ import annotations

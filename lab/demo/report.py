@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """The demo's figures: whether they are as expected, a table for people, and a JSON file for programs."""
 
 from __future__ import annotations

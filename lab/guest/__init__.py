@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """Guests for tests and the demo; runs inside the build root.
 
     from lab.guest import Guest

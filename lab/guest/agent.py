@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """The host's end of the serial line on which a guest's agent (`agent.sh`) runs shell scripts."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """Unpacks a bzImage: a guest that starts at the PVH entry of the plain vmlinux inside saves the time that firmware and the
 decompressor take, a third of the whole boot under TCG."""
 

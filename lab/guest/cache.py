@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """A small cache of generated files in the temporary folder, named by what they were made from."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """Reads a guest's console log and finds the lines in which the kernel says that something is wrong."""
 
 from __future__ import annotations

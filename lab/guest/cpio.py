@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """A writer for cpio archives in the `newc` format, the one the kernel unpacks as an initramfs."""
 
 from __future__ import annotations

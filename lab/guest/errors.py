@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """What can go wrong with a guest. Every message names the guest's logs."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """What the lab tells the code that runs inside the build root.
 
 The lab writes one JSON file and names it in the environment variable LAB_FACTS. It says where the kernels, our modules and the

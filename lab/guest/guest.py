@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """A guest: a small Linux in QEMU that tests talk to by shell scripts and QMP, and that can sleep and wake up."""
 
 from __future__ import annotations

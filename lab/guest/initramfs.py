@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """Builds guests' initramfs: busybox, `init.sh`, `agent.sh` and kernel modules with everything they depend on.
 
 A base archive depends only on the kernel and the set of modules, and is kept in a cache folder under a name made from its

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """Where guests leave their logs: build/logs/<run>/<test>/<guest>/ in the checkout."""
 
 from __future__ import annotations

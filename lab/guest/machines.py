@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """The kinds of machines that guests run on, and what depends on them: QEMU's program, its CPU, serial ports, the kernel's options."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """The QMP connection to one QEMU process, without asyncio for its users."""
 
 from __future__ import annotations

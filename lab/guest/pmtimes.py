@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """What a guest's kernel says on its console about sleeping: how long each device's callbacks took.
 
 The kernel prints a line per callback when /sys/power/pm_print_times is 1:

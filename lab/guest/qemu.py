@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """Starts QEMU processes: the machine every guest has, and the sockets to it.
 
 The sockets are pairs handed down to QEMU, so nothing in the file system or network can collide, and QEMU ends together with the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """What a guest's shell can tell: files of /proc and /sys as Python values."""
 
 from __future__ import annotations

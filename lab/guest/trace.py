@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """The host's view of the balloon, from QEMU's own trace events.
 
 QEMU writes one line per event, with the host's clock, to one file per QEMU process:

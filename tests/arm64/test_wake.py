@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """Devices that wake the machine. Only a device tree says which ones do, so that this needs a machine that has one."""
 
 from __future__ import annotations

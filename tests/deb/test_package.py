@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """The Debian package in a Debian system with Debian's own kernel: DKMS, the initial file system, a hibernation, and what remove leaves."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """On the kernel `debug`: drivers, devices and modules that come and go on our bus, over and over. Run by `make test-debug`.
 
 How often is said by `--rounds`: a disk is plugged and unplugged so many times, the balloon driver is bound, and all modules are loaded,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """On the kernel `debug`: that its detectors see Rust code, and what they say of the balloon driver. Run by `make test-debug`."""
 
 from __future__ import annotations

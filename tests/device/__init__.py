@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """A memory balloon device in Python, honest or hostile, behind QEMU's `vhost-user-test-device-pci`.
 
 `balloon.py` is the device and what a test can make it do, `behaviour.py` the ways it may misbehave, `guest.py` starts a guest on it,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """The thread that serves QEMU: it speaks vhost-user, keeps the rings, and calls the device.
 
 It accepts one QEMU process after another on the same socket, so that a device can outlive the guest's machine, as seen by a guest

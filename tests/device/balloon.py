@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """A memory balloon device (Virtio 1.4, 5.5) that does what a test tells it and checks what the driver does.
 
     with BalloonDevice(packed=True) as device:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """Ways for a balloon device to behave, from slow to hostile; `honest` is in `balloon.py`."""
 
 from __future__ import annotations

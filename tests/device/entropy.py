@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """An entropy device (Virtio 1.4, 5.4) that answers as a test tells it to."""
 
 from __future__ import annotations

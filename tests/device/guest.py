@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """Puts a guest on a `BalloonDevice`: its memory is shared with the device, which QEMU reaches by vhost-user."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """The guest's memory as the device sees it: what QEMU shares, found by guest-physical addresses and by QEMU's own."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """A guest and its balloon device, kept over several tests because booting takes longer than most of them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """The device's side of a virtqueue, split (Virtio 1.4, 2.7) and packed (2.8).
 
 Both classes have the same methods. They write what they are told to: whether a completion is honest is up to the caller.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """The optional queues of a balloon device: statistics, free page hints, reports of free pages (Virtio 1.4, 5.5.6.3, 5.5.6.5, 5.5.6.7).
 
 A service takes the buffers of its queue, records what is in them, checks the rules, and returns them when its `answers` is set.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """The vhost-user protocol, the part that QEMU needs to drive a device in another process (docs/interop/vhost-user.rst of QEMU)."""
 
 from __future__ import annotations

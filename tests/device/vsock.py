@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """A socket device (Virtio 1.4, 5.10) whose host side sends back what it gets, reversed piece by piece.
 
 Rules that the driver must keep are checked: it sends no more than the device has room for, and counts no more as taken than it was sent.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """The counters of our modules, read from the guest's memory, and the lines of the source that they stand for: see `lab/coverage.py`."""
 
 from __future__ import annotations

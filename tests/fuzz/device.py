@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """A device on PCI that does what a plan says: see `plan.py`."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """The same device with the registers of virtio-mmio (Virtio 1.4, 4.2), in the memory of a PCI device of no known kind.
 
 The driver gets its address and its interrupt from the parameter of `virtio_mmio`.

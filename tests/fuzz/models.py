@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """What the fuzzer's devices are good for, as far as a driver can tell: a balloon, an entropy source, a network interface."""
 
 from __future__ import annotations

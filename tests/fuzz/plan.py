@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """What a device does in one execution: an input of the fuzzer, as text and as it is changed at random.
 
 A device is honest but for what the lines of its plan say. One line is one deviation, so that plans can be read, cut down and kept as

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """A guest with devices that follow plans, and what comes of them."""
 
 from __future__ import annotations

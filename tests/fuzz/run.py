@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """`make fuzz`: executes plans, changes those that reach something new, and says what was reached and found."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """A Debian system on the kernel `rust` or `rust-debug`: root, swap, network, console, random numbers, sockets and balloon over virtio."""
 
 from __future__ import annotations

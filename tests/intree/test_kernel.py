@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """The kernel `rust` or `rust-debug`: core, rings, transports and balloon from Rust, all built in, and the kernel's own drivers on it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """A busy Debian system on the kernel `rust` or `rust-debug`: disks, network, memory and the balloon at once, then hibernation after hibernation."""
 
 from __future__ import annotations

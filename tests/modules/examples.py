@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """Makes KUnit tests of the examples in the documentation of Rust files: `examples.py FILE.rs... >tests.rs`. Run by Kbuild."""
 
 from __future__ import annotations

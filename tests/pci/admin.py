@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """A network interface whose physical function administers virtual ones (Virtio 1.4, 2.12 and 2.13).
 
 The virtual functions themselves are not here: `tests/modules/pci_functions.rs` has them, in the guest.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """The configuration space of a virtio device on PCI (Virtio 1.4, 4.1.4), and what can be wrong with it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """A disk (Virtio 1.4, 5.2) in memory."""
 
 from __future__ import annotations

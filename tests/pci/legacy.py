@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """A legacy virtio device on PCI (Virtio 1.4, 4.1.4.10): all its registers are I/O ports of BAR 0, its queues ranges of pages."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """A network interface (Virtio 1.4, 5.1) on a network where nobody is."""
 
 from __future__ import annotations

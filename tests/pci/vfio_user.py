@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """The device's side of the vfio-user protocol, as far as QEMU's `vfio-user-pci` needs it (docs/interop/vfio-user.rst of QEMU).
 
 Every access of the guest to the device's registers is a message that is answered here, so that a test decides what the guest reads.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0
 """A modern virtio device on PCI (Virtio 1.4, 4.1) whose capabilities and registers a test can deform.
 
 As it is made it is honest. It writes down what the driver does wrong as `violations`.
