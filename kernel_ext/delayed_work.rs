@@ -111,11 +111,11 @@ impl DelayedWork {
     ///
     /// Called only by a work queue, with the item of a `DelayedWork`.
     unsafe extern "C" fn callback(work: *mut bindings::work_struct) {
-        // SAFETY: By the requirements above it is part of a delayed one.
+        // SAFETY: The work queue passes the item of a `DelayedWork`, part of a delayed one.
         let work = unsafe { container_of!(work, bindings::delayed_work, work) };
-        // SAFETY: By the requirements above; `Opaque` is transparent.
+        // SAFETY: That one is the field `work` of a `DelayedWork`; `Opaque` is transparent.
         let this = unsafe { container_of!(Opaque::cast_from(work), Self, work) };
-        // SAFETY: By the requirements of `new` it is there.
+        // SAFETY: A queued item exists until it is cancelled, which waits for this call.
         let this = unsafe { &*this };
 
         // SAFETY: By the requirements of `new`.
